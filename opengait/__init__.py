@@ -1,0 +1,1 @@
+"""OpenGait: train, evaluate and deploy gait-recognition networks."""

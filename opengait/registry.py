@@ -1,0 +1,99 @@
+"""Names in a config -> the classes they stand for.
+
+A registry holds built-in names with the module that defines them, so that a class is imported when it is named and not
+before (`import opengait` stays light), and the classes that users add with the decorator.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+Entry = TypeVar("Entry", bound=Callable[..., Any])
+
+
+def nearest(name: str, choices: Iterable[str]) -> str | None:
+    """The choice most like `name`, upper and lower case alike; None where nothing is near."""
+    by_lower = {choice.lower(): choice for choice in choices}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[found[0]] if found else None
+
+
+class UnknownNameError(ValueError):
+    """A name that no registry entry has; the message gives the nearest one and the whole list."""
+
+
+class Registry:
+    """Named classes of one kind.
+
+    Args:
+        kind: what the entries are, for messages ("model", "loss").
+        builtin: name -> module that defines a class (or function) of that name.
+    """
+
+    def __init__(self, kind: str, builtin: Mapping[str, str]) -> None:
+        self.kind = kind
+        self._modules = dict(builtin)
+        self._entries: dict[str, Callable[..., Any]] = {}
+
+    def register(self, entry: Entry) -> Entry:
+        """Decorator: makes a class or function selectable under its own name.
+
+        Raises:
+            ValueError: the name is taken by something else.
+        """
+        name = entry.__name__
+        taken = self._entries.get(name)
+        builtin_module = self._modules.get(name)
+        if (taken is not None and taken is not entry) or builtin_module not in (None, entry.__module__):
+            raise ValueError(f"{self.kind} '{name}' is registered already; give the new one another name")
+        self._entries[name] = entry
+        return entry
+
+    def names(self) -> list[str]:
+        """All selectable names, sorted."""
+        return sorted({*self._modules, *self._entries})
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._modules or name in self._entries
+
+    def get(self, name: str) -> Callable[..., Any]:
+        """The class of that name, imported now if it is a built-in.
+
+        Raises:
+            UnknownNameError: no such name; the message says the nearest.
+        """
+        if name not in self:
+            near = nearest(name, self.names())
+            hint = f" (did you mean '{near}'?)" if near else ""
+            raise UnknownNameError(f"unknown {self.kind} '{name}'{hint}; known: {', '.join(self.names())}")
+        if name not in self._entries:
+            self._entries[name] = getattr(importlib.import_module(self._modules[name]), name)
+        return self._entries[name]
+
+
+MODELS = Registry("model", {"GaitSet": "opengait.modeling.models.gaitset"})
+BACKBONES = Registry("backbone", {})
+LOSSES = Registry(
+    "loss",
+    {
+        "TripletLoss": "opengait.modeling.losses.triplet",
+        "CrossEntropyLoss": "opengait.modeling.losses.cross_entropy",
+    },
+)
+SAMPLERS = Registry(
+    "sampler",
+    {
+        "TripletSampler": "opengait.data.samplers",
+        "InferenceSampler": "opengait.data.samplers",
+    },
+)
+TRANSFORMS = Registry(
+    "transform",
+    {
+        "BaseSilTransform": "opengait.data.transforms",
+        "BaseSilCuttingTransform": "opengait.data.transforms",
+    },
+)
