@@ -1,0 +1,40 @@
+# `make demo` and `make test` set up .venv first; a machine with Python 3.10+ and pip is enough.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export PYTHONDONTWRITEBYTECODE ?= 1
+
+.PHONY: install demo test lint types pytest test-full audit clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml setup.py
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/opengait demo
+
+test: lint types pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy opengait
+
+pytest: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not full"
+
+test-full: lint types $(INSTALLED)
+	$(BIN)/python -m pytest
+
+audit: $(INSTALLED)
+	$(BIN)/python benchmarks/walkers_audit.py
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
