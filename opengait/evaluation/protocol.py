@@ -1,0 +1,283 @@
+"""What a protocol is: which sequences are probes and gallery, which are kept apart, which figures come out.
+
+A protocol is data: a YAML file in `protocols/` for each data set, read and checked here. Selecting sequences needs
+labels, types and views only.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from opengait.evaluation.distances import METRICS
+from opengait.registry import nearest
+
+FOLDER = Path(__file__).parent / "protocols"
+TAG_PREFIX = "scalar/test_accuracy/"
+Strings = NDArray[np.str_]
+
+
+@dataclass(frozen=True)
+class SequenceNames:
+    """Subject label, type and view of every test sequence, `[n]` each, and the lists that some protocols need."""
+
+    labels: Strings
+    types: Strings
+    views: Strings
+    probe_set: frozenset[str] | None = None
+    gallery_set: frozenset[str] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        labels: Sequence[str],
+        types: Sequence[str],
+        views: Sequence[str],
+        probe_set: Collection[str] | None = None,
+        gallery_set: Collection[str] | None = None,
+    ) -> SequenceNames:
+        """From lists; the sets hold `label-type-view`.
+
+        Raises:
+            ValueError: lists of unequal length.
+        """
+        if not len(labels) == len(types) == len(views):
+            raise ValueError(
+                f"{len(labels)} labels, {len(types)} types and {len(views)} views; expected one each a sequence"
+            )
+        return cls(
+            *(np.array([str(name) for name in names], dtype=np.str_) for names in (labels, types, views)),
+            probe_set=None if probe_set is None else frozenset(map(str, probe_set)),
+            gallery_set=None if gallery_set is None else frozenset(map(str, gallery_set)),
+        )
+
+    def keys(self) -> Strings:
+        """`label-type-view` of every sequence."""
+        return np.array(
+            [f"{a}-{b}-{c}" for a, b, c in zip(self.labels, self.types, self.views, strict=True)], dtype=np.str_
+        )
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Selector(_Strict):
+    """Which sequences; every rule that is given must hold, none given means all."""
+
+    types: list[str] | None = None
+    """Exactly one of these types."""
+    types_containing: list[str] | None = None
+    """One of these texts somewhere in the type."""
+    labels: list[str] | None = None
+    """One of these labels."""
+    labels_except: list[str] | None = None
+    """None of these labels."""
+    in_list: Literal["probe_set", "gallery_set"] | None = None
+    """`label-type-view` stands in the list that comes with the data set."""
+    not_in_list: Literal["probe_set", "gallery_set"] | None = None
+    """It does not."""
+
+    def mask(self, names: SequenceNames) -> NDArray[np.bool_]:
+        """bool `[n]`.
+
+        Raises:
+            ValueError: the list that is needed was not given, or names nothing that is there.
+        """
+        mask = np.ones(len(names.labels), dtype=bool)
+        if self.types is not None:
+            mask &= np.isin(names.types, self.types)
+        if self.types_containing is not None:
+            mask &= np.any([np.char.find(names.types, text) >= 0 for text in self.types_containing], axis=0)
+        if self.labels is not None:
+            mask &= np.isin(names.labels, self.labels)
+        if self.labels_except is not None:
+            mask &= ~np.isin(names.labels, self.labels_except)
+        if self.in_list is not None:
+            mask &= _listed(names, self.in_list)
+        if self.not_in_list is not None:
+            mask &= ~_listed(names, self.not_in_list)
+        return mask
+
+    def describe(self) -> str:
+        """For messages: `types nm-05, nm-06`."""
+        rules = [(name.replace("_", " "), getattr(self, name)) for name in Selector.model_fields]
+        said = [f"{name} {', '.join([value] if isinstance(value, str) else value)}" for name, value in rules if value]
+        return " and ".join(said) or "all sequences"
+
+
+def _listed(names: SequenceNames, which: Literal["probe_set", "gallery_set"]) -> NDArray[np.bool_]:
+    listed = getattr(names, which)
+    if listed is None:
+        raise ValueError(
+            f"this protocol needs {which}: the 'label-type-view' names that come with the data set "
+            f"({which.upper()} in its partition file)"
+        )
+    mask = np.isin(names.keys(), sorted(listed))
+    if not mask.any():
+        example = f"such as '{min(listed)}'" if listed else "(it is empty)"
+        raise ValueError(
+            f"none of the {len(listed)} names in {which} {example} is a test sequence; expected 'label-type-view' "
+            f"such as '{names.keys()[0]}'"
+        )
+    return mask
+
+
+class Condition(Selector):
+    """Probes of one condition; `gallery` if it has one of its own."""
+
+    gallery: Selector | None = None
+
+
+class Figure(_Strict):
+    measure: str = Field(pattern=r"^(Rank-[1-9]\d*|mAP|mINP)$")
+    """Rank-k, mAP or mINP."""
+    tag: str | None = None
+    """Name of the returned figure without `scalar/test_accuracy/`, with `{condition}`; None: shown only."""
+
+
+class Submission(_Strict):
+    """A file to hand in where the truth is hidden: a row for each probe, its view and the nearest gallery labels."""
+
+    folder: str
+    header: list[str]
+    """First the probe, then one column for each of the nearest gallery sequences."""
+    integer_labels: bool
+    """Write labels as integers, without leading zeros."""
+
+
+class Protocol(_Strict):
+    """One way to test on one data set."""
+
+    eval_func: str
+    name: str
+    """Gallery and view rule in words; part of the full name of every figure."""
+    official: bool
+    """The published protocol of this data set."""
+    cross_view_gallery: bool = False
+    """Chosen by `cross_view_gallery` of the evaluator settings."""
+    gallery: Selector | None = None
+    conditions: dict[str, Condition]
+    view_rule: Literal["none", "each-pair-of-views", "each-pair-with-identical", "all-views-but-own"] = "none"
+    """none: views play no part. each-pair-of-views: every probe view against the gallery of every other view, averaged.
+    each-pair-with-identical: the same with the probe's own view. all-views-but-own: gallery of all views without
+    the probe subject's sequences at the probe's view, averaged over probe views."""
+    views_dropped: list[str] = []
+    """Views that take no part."""
+    view_until: str | None = None
+    """The view is the text before this mark."""
+    without_positive: Literal["miss", "skip"] = "miss"
+    """What Rank-k makes of a probe whose subject is not in its gallery; mAP and mINP always skip it."""
+    figures: list[Figure] = []
+    decimals: int | None = None
+    """Decimals to which each cell (view pairs) or each view, or each figure, is rounded before averaging, as published;
+    None: no rounding."""
+    rerank: bool = False
+    """k-reciprocal re-ranking unless asked otherwise."""
+    submission: Submission | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Protocol:
+        for condition, selector in self.conditions.items():
+            if selector.gallery is None and self.gallery is None:
+                raise ValueError(f"condition {condition} has no gallery, and the protocol has none either")
+        if bool(self.figures) == (self.submission is not None):
+            raise ValueError("a protocol has either figures or a submission")
+        return self
+
+    def gallery_of(self, condition: str) -> Selector:
+        own = self.conditions[condition].gallery or self.gallery
+        if own is None:
+            raise ValueError(f"condition {condition} has no gallery")
+        return own
+
+
+class DatasetProtocols(_Strict):
+    """A file of `protocols/`."""
+
+    datasets: list[str]
+    """Names of the data set that the file serves."""
+    title: str | None = None
+    """The data set's name in results, if not the name it was asked by."""
+    protocols: list[Protocol]
+
+
+def read_protocols(path: Path) -> DatasetProtocols:
+    """Reads and checks one protocol file.
+
+    Raises:
+        ValueError: the file does not follow the schema; every fault is listed.
+    """
+    try:
+        return DatasetProtocols.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        faults = [f"  {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+        raise ValueError("\n".join([f"{path.name}: not a protocol file:", *faults])) from error
+
+
+@functools.cache
+def shipped_protocols() -> tuple[DatasetProtocols, ...]:
+    """All shipped protocol files, by file name."""
+    return tuple(read_protocols(path) for path in sorted(FOLDER.glob("*.yaml")))
+
+
+def protocol_functions() -> list[str]:
+    """The reference implementation's evaluation functions that a shipped protocol stands for, sorted."""
+    return sorted({protocol.eval_func for file in shipped_protocols() for protocol in file.protocols})
+
+
+def find_protocol(eval_func: str, dataset: str | None, cross_view_gallery: bool = False) -> tuple[str, Protocol]:
+    """The data set's name as results show it, and the protocol.
+
+    Args:
+        dataset: may be None where the function serves one protocol file only.
+
+    Raises:
+        ValueError: unknown function or data set, or no cross-view protocol for it; the message gives the nearest name.
+    """
+    if eval_func not in protocol_functions():
+        raise ValueError(_unknown("evaluation function", eval_func, protocol_functions()))
+    serving = [file for file in shipped_protocols() if any(p.eval_func == eval_func for p in file.protocols)]
+    if dataset is None:
+        if len(serving) > 1:
+            known = sorted(name for file in serving for name in file.datasets)
+            raise ValueError(f"{eval_func} needs the name of the data set: one of {', '.join(known)}")
+        dataset = serving[0].datasets[0]
+    for file in serving:
+        if dataset in file.datasets:
+            for protocol in file.protocols:
+                if protocol.eval_func == eval_func and protocol.cross_view_gallery == cross_view_gallery:
+                    return file.title or dataset, protocol
+            kind = "cross-view" if cross_view_gallery else "single-view"
+            raise ValueError(
+                f"{eval_func} has no {kind} gallery protocol for '{dataset}'; turn cross_view_gallery the other way"
+            )
+    known = sorted(name for file in serving for name in file.datasets)
+    raise ValueError(_unknown(f"data set for {eval_func}", dataset, known))
+
+
+def full_name(title: str, protocol: Protocol, metric: str, rerank: bool = False) -> str:
+    """Everything that a figure depends on: data set, gallery, view rule, metric, re-ranked or not, official or not."""
+    return "; ".join(
+        [
+            title,
+            protocol.name,
+            f"{METRICS[metric]} distance",
+            "k-reciprocal re-ranking" if rerank else "not re-ranked",
+            "official protocol" if protocol.official else "not an official protocol",
+        ]
+    )
+
+
+def _unknown(kind: str, name: str, known: Sequence[str]) -> str:
+    near = nearest(str(name), known)
+    hint = f" (did you mean '{near}'?)" if near else ""
+    return f"unknown {kind} '{name}'{hint}; known: {', '.join(known)}"

@@ -1,0 +1,254 @@
+"""Figures of a protocol: probes and gallery selected, ranked, and averaged as the protocol says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from opengait.evaluation.distances import Distances
+from opengait.evaluation.protocol import TAG_PREFIX, Protocol, SequenceNames
+from opengait.evaluation.ranking import Ranking, rank
+from opengait.evaluation.tables import Table
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+Ranker = Callable[["Task"], Ranking]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Probes that meet one gallery, whatever their condition, so that each is ranked once.
+
+    `probes` and `gallery` are indices of sequences; `labels` and `exclusion` numbers for all sequences; `segments` a
+    number for each gallery sequence, or None.
+    """
+
+    probes: IntArray
+    gallery: IntArray
+    labels: IntArray
+    segments: IntArray | None
+    exclusion: IntArray | None
+    nearest_only: bool
+
+
+@dataclass
+class Figures:
+    """What a protocol gives: by tag as published (rounded) and exact, tables of each measure, and what was missing."""
+
+    published: dict[str, float] = field(default_factory=dict)
+    exact: dict[str, float] = field(default_factory=dict)
+    tables: list[Table] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    probes: dict[str, int] = field(default_factory=dict)
+    gallery: dict[str, int] = field(default_factory=dict)
+
+
+def by_distance(distances: Distances) -> Ranker:
+    """Ranks tasks by the distances of embeddings."""
+    return lambda task: rank(
+        distances,
+        task.probes,
+        task.gallery,
+        task.labels,
+        segments=task.segments,
+        exclusion=task.exclusion,
+        nearest_only=task.nearest_only,
+    )
+
+
+class Retrieval:
+    """Selects the sequences of a protocol and averages their measures.
+
+    Args:
+        protocol: one with figures.
+        names: label, type and view of every test sequence.
+
+    Raises:
+        ValueError: no probe of any condition, no gallery, or nothing left to compare under the view rule.
+    """
+
+    def __init__(self, protocol: Protocol, names: SequenceNames) -> None:
+        self.protocol = protocol
+        self.notes: list[str] = []
+        views = names.views
+        if protocol.view_until is not None:
+            views = np.array([view.split(protocol.view_until)[0] for view in views], dtype=np.str_)
+        kept = ~np.isin(views, protocol.views_dropped)
+        self.views, self.view_codes = _codes(views, kept)
+        self.label_codes = np.unique(names.labels, return_inverse=True)[1].reshape(-1).astype(np.int64)
+        self.probes: dict[str, IntArray] = {}
+        self.galleries: dict[str, IntArray] = {}
+        self._select(names, kept)
+
+    @property
+    def by_pairs(self) -> bool:
+        return self.protocol.view_rule in ("each-pair-of-views", "each-pair-with-identical")
+
+    def _select(self, names: SequenceNames, kept: NDArray[np.bool_]) -> None:
+        found = f"types {_some(np.unique(names.types))}, {len(names.labels)} sequences"
+        for condition, selector in self.protocol.conditions.items():
+            gallery_selector = self.protocol.gallery_of(condition)
+            probes = np.flatnonzero(selector.mask(names) & kept)
+            gallery = np.flatnonzero(gallery_selector.mask(names) & kept)
+            if not len(probes):
+                self.notes.append(f"{condition}: no probe ({selector.describe()}); left out")
+            elif not len(gallery):
+                self.notes.append(f"{condition}: no gallery ({gallery_selector.describe()}); left out")
+            else:
+                self.probes[condition], self.galleries[condition] = probes, gallery
+        if not self.probes:
+            raise ValueError(f"nothing to test: {'; '.join(self.notes)}. Found {found}")
+        if self.protocol.view_rule == "each-pair-of-views" and len(self.views) < 2:
+            raise ValueError(
+                f"the protocol excludes identical views and all test sequences have one, '{self.views[0]}'; "
+                "expected at least two views"
+            )
+
+    def tasks(self) -> Iterator[tuple[list[str], Task]]:
+        """Conditions of one gallery together, with what is to be ranked for them."""
+        groups: dict[bytes, list[str]] = {}
+        for condition, gallery in self.galleries.items():
+            groups.setdefault(gallery.tobytes(), []).append(condition)
+        exclusion = None
+        if self.protocol.view_rule == "all-views-but-own":
+            exclusion = self.label_codes * (len(self.views) + 1) + self.view_codes
+        nearest_only = all(figure.measure.startswith("Rank-") for figure in self.protocol.figures)
+        for conditions in groups.values():
+            gallery = self.galleries[conditions[0]]
+            probes = np.unique(np.concatenate([self.probes[condition] for condition in conditions]))
+            segments = self.view_codes[gallery] if self.by_pairs else None
+            yield conditions, Task(probes, gallery, self.label_codes, segments, exclusion, nearest_only)
+
+    def figures(self, ranker: Ranker) -> Figures:
+        """All figures of the protocol, in percent.
+
+        Raises:
+            ValueError: nothing left to compare under the view rule.
+        """
+        result = Figures(notes=list(self.notes))
+        rows: dict[str, dict[str, tuple[FloatArray, float]]] = {f.measure: {} for f in self.protocol.figures}
+        for conditions, task in self.tasks():
+            ranking = ranker(task)
+            for condition in conditions:
+                probes = self.probes[condition]
+                chosen = np.searchsorted(task.probes, probes)
+                result.probes[condition], result.gallery[condition] = len(probes), len(task.gallery)
+                result.notes += self._missing(condition, probes, ranking.positives[chosen])
+                for figure in self.protocol.figures:
+                    values = self._measure(ranking, figure.measure)[chosen]
+                    published = self._average(values, condition, self.protocol.decimals)
+                    exact = self._average(values, condition, None)
+                    if published is None or exact is None:
+                        result.notes.append(f"{condition}: {figure.measure} has no probe with a positive; left out")
+                        continue
+                    rows[figure.measure][condition] = published
+                    if figure.tag is not None:
+                        tag = TAG_PREFIX + figure.tag.format(condition=condition)
+                        result.published[tag], result.exact[tag] = published[1], exact[1]
+        if not any(rows.values()):
+            raise ValueError(f"nothing to compare under the view rule: {'; '.join(result.notes)}")
+        result.tables = [self._table(measure, found) for measure, found in rows.items() if found]
+        return result
+
+    def _measure(self, ranking: Ranking, measure: str) -> FloatArray:
+        """Values of the probes, `[n_probes, n_segments]`, 0 to 1; NaN where a probe is not to be counted."""
+        if measure == "mAP":
+            return ranking.average_precision
+        if measure == "mINP":
+            return ranking.inverse_negative_penalty
+        k = int(measure.removeprefix("Rank-"))
+        hits = ((ranking.first > 0) & (ranking.first <= k)).astype(np.float64)
+        if self.protocol.without_positive == "skip":
+            hits[ranking.positives == 0] = np.nan
+        return hits
+
+    def _average(self, values: FloatArray, condition: str, decimals: int | None) -> tuple[FloatArray, float] | None:
+        """Values by probe view (one value where views play no part), and their mean; None if nothing counts."""
+        if self.protocol.view_rule == "none":
+            cells = _percent(values, decimals)[None]
+        else:
+            probe_views = self.view_codes[self.probes[condition]]
+            cells = np.stack([_percent(values[probe_views == view], decimals) for view in range(len(self.views))])
+        if self.by_pairs:
+            cells = np.where(self._compared(condition), cells, np.nan)
+        by_view = _mean(cells)
+        if np.isnan(by_view).all():
+            return None
+        return by_view, float(_mean(by_view))
+
+    def _compared(self, condition: str) -> NDArray[np.bool_]:
+        """Which pairs of probe view and gallery view count, bool `[v, gallery views ranked]`."""
+        ranked = self.view_codes[self.galleries[condition]]
+        compared = np.isin(np.arange(int(ranked.max()) + 1), ranked)[None].repeat(len(self.views), axis=0)
+        if self.protocol.view_rule == "each-pair-of-views":
+            np.fill_diagonal(compared, False)
+        return compared
+
+    def _missing(self, condition: str, probes: IntArray, positives: IntArray) -> list[str]:
+        notes = []
+        if self.protocol.view_rule != "none":
+            absent = sorted(set(range(len(self.views))) - set(self.view_codes[probes].tolist()))
+            if absent:
+                notes.append(f"{condition}: no probe at view {_some([self.views[v] for v in absent])}")
+        gallery = self.galleries[condition]
+        if self.by_pairs:
+            absent = sorted(set(range(len(self.views))) - set(self.view_codes[gallery].tolist()))
+            if absent:
+                notes.append(f"{condition}: no gallery at view {_some([self.views[v] for v in absent])}")
+        return notes + self._lonely(condition, probes, positives)
+
+    def _lonely(self, condition: str, probes: IntArray, positives: IntArray) -> list[str]:
+        """Probes whose subject is missing where the gallery has other subjects, and what becomes of them."""
+        lonely = positives == 0
+        if self.by_pairs:
+            lonely = lonely & self._compared(condition)[self.view_codes[probes]]
+        count = int(lonely.sum())
+        if not count:
+            return []
+        fate = "count as misses" if self.protocol.without_positive == "miss" else "are left out"
+        what = "pairs of a probe and a gallery view" if self.by_pairs else "probes"
+        return [
+            f"{condition}: {count} of {lonely.size} {what} have no gallery sequence of the subject and {fate} in Rank-k"
+        ]
+
+    def _table(self, measure: str, rows: dict[str, tuple[FloatArray, float]]) -> Table:
+        if self.protocol.view_rule == "none":
+            return Table(measure, (), tuple((name, (mean,), mean) for name, (_, mean) in rows.items()))
+        lines = [
+            (name, tuple(None if np.isnan(v) else float(v) for v in values), mean)
+            for name, (values, mean) in rows.items()
+        ]
+        return Table(f"{measure} by probe view", tuple(self.views), tuple(lines))
+
+
+def _codes(views: NDArray[np.str_], kept: NDArray[np.bool_]) -> tuple[list[str], IntArray]:
+    """Sorted views that take part, and the number of each sequence's view; dropped ones: the number after the last."""
+    known = np.unique(views[kept]) if kept.any() else np.unique(views)
+    codes = np.searchsorted(known, views).astype(np.int64)
+    codes[~kept] = len(known)
+    return [str(view) for view in known], codes
+
+
+def _percent(values: FloatArray, decimals: int | None) -> FloatArray:
+    """Mean over probes of each column in percent, NaN left out, rounded: `[n_segments]`."""
+    counted = ~np.isnan(values)
+    counts = counted.sum(axis=0)
+    percent = np.where(counted, values, 0.0).sum(axis=0) * 100 / np.maximum(counts, 1)
+    if decimals is not None:
+        percent = np.round(percent, decimals)
+    return np.where(counts > 0, percent, np.nan)
+
+
+def _mean(values: FloatArray) -> FloatArray:
+    """Mean over the last axis of what is there; NaN where nothing is."""
+    counted = ~np.isnan(values)
+    counts = counted.sum(axis=-1)
+    return np.where(counts > 0, np.where(counted, values, 0.0).sum(axis=-1) / np.maximum(counts, 1), np.nan)
+
+
+def _some(names: list[str] | NDArray[np.str_]) -> str:
+    shown = ", ".join(str(name) for name in names[:8])
+    return shown if len(names) <= 8 else f"{shown}, ... ({len(names)} in all)"
