@@ -93,7 +93,8 @@ SAMPLERS = Registry(
 TRANSFORMS = Registry(
     "transform",
     {
-        "BaseSilTransform": "opengait.data.transforms",
-        "BaseSilCuttingTransform": "opengait.data.transforms",
+        "BaseSilTransform": "opengait.data.transforms.silhouette",
+        "BaseSilCuttingTransform": "opengait.data.transforms.silhouette",
+        "BaseRgbTransform": "opengait.data.transforms.rgb",
     },
 )

@@ -1,0 +1,1 @@
+"""A dataset folder -> batches of raw frames; nothing here knows of models."""

@@ -1,0 +1,52 @@
+"""What the loader gives and the transforms take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Batch:
+    """Raw frames of n sequences and what is known of them.
+
+    Attributes:
+        frames: one tensor a modality, raw dtype (uint8 for silhouettes). `[n, s, ...]` where every sequence has the
+            same number of frames, else packed `[1, sum of lengths, ...]`.
+        labels: int64 [n], class index in the dataset's `label_set`.
+        types, views: walking condition and view of each sequence.
+        lengths: int64 [1, n] when packed, else None.
+        indices: int64 [n], record indices in the dataset.
+        positions: int64 [n], positions in the global batch (training); equal to `indices` in testing.
+        iteration: the iteration this batch belongs to, from 0; 0 in testing. With seed and positions, the key of all
+            randomness.
+        seed: the run's seed.
+    """
+
+    frames: list[Tensor]
+    labels: Tensor
+    types: list[str]
+    views: list[str]
+    lengths: Tensor | None
+    indices: Tensor
+    positions: Tensor
+    iteration: int
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.types)
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
+        """Frames and labels on the device. The rest stays on the host, where it is used for index arithmetic: reading
+        it back from a device would halt the device's queue."""
+        return replace(
+            self,
+            frames=[frames.to(device, non_blocking=non_blocking) for frames in self.frames],
+            labels=self.labels.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> Batch:
+        """Page-locked copies, from which a transfer to a GPU runs beside the computation."""
+        return replace(self, frames=[frames.pin_memory() for frames in self.frames], labels=self.labels.pin_memory())

@@ -1,0 +1,149 @@
+"""The sequences of one split: labels, lengths, frames."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from opengait.data.errors import DataError
+from opengait.data.partition import Partition, read_partition
+from opengait.data.tree import PickleTree, Selection, SequenceStore, subject_folders
+
+log = logging.getLogger(__name__)
+
+
+class GaitDataset(Dataset):
+    """The training or test sequences of a data set, subjects in the order of the partition file.
+
+    Attributes:
+        labels, types, views: one string a sequence, in record order.
+        label_set, type_set, view_set: the different ones, sorted as strings; a sequence's class index is the position
+            of its label in `label_set`.
+        sequences_of: label -> indices of its sequences.
+        class_index: int64 [n], the class index of every sequence.
+
+    Args:
+        data_cfg: `dataset_root`, `dataset_partition`, and optionally `data_in_use`, `cache` (keep every sequence in
+            memory), `self_supervised` (training: every sequence is a class of its own), `dataset_name`.
+        training: take TRAIN_SET, else TEST_SET.
+
+    Raises:
+        DataError: a ValueError that names the file or folder, what was found and what was expected.
+    """
+
+    def __init__(self, data_cfg: Mapping[str, Any], training: bool) -> None:
+        self.training = training
+        self.partition: Partition = read_partition(data_cfg["dataset_partition"])
+        self.root = Path(data_cfg["dataset_root"])
+        subjects = self._present_subjects()
+        store = PickleTree(self.root, subjects, Selection(data_cfg.get("data_in_use")))
+        if not store.records:
+            raise DataError(
+                f"{self.root}: no sequence found for {self._split} of {self.partition.path}; "
+                f"{len(subjects)} subject folders such as {subjects[0]!r} were expected to hold type/view/*.pkl"
+            )
+        self.store: SequenceStore = store
+        self._name_sequences(str(data_cfg.get("dataset_name") or ""), bool(data_cfg.get("self_supervised")))
+        self._lengths: np.ndarray | None = None
+        self._cache: list[list[np.ndarray]] | None = None
+        if data_cfg.get("cache"):
+            self._cache = [self.read(index) for index in range(len(self))]
+
+    @property
+    def _split(self) -> str:
+        return "TRAIN_SET" if self.training else "TEST_SET"
+
+    def _present_subjects(self) -> list[str]:
+        """The split's subjects that have a folder; what does not match is counted in the log."""
+        folders = subject_folders(self.root)
+        known = set(folders)
+        listed = self.partition.train if self.training else self.partition.test
+        present = [subject for subject in listed if subject in known]
+        if not present:
+            raise DataError(
+                f"{self.root}: none of the {len(listed)} subjects in {self._split} of {self.partition.path} "
+                f"({_examples(listed)}) has a folder here; found {len(folders)} folders ({_examples(folders)})"
+            )
+        absent = [subject for subject in listed if subject not in known]
+        if absent:
+            log.warning("%d of %d subjects in %s are not in %s: %s",
+                        len(absent), len(listed), self._split, self.root, _examples(absent))  # fmt: skip
+        unlisted = sorted(known - set(self.partition.train) - set(self.partition.test))
+        if unlisted:
+            log.info("%d folders in %s are in neither set of %s: %s",
+                     len(unlisted), self.root, self.partition.path, _examples(unlisted))  # fmt: skip
+        return present
+
+    def _name_sequences(self, dataset_name: str, self_supervised: bool) -> None:
+        records = self.store.records
+        self.labels = [record.subject for record in records]
+        self.types = [record.type for record in records]
+        self.views = [record.view for record in records]
+        if "d-gait" in dataset_name.lower():  # its walking conditions are graded per subject
+            self.types = [f"{record.subject}-{record.type}" for record in records]
+        if self_supervised and self.training:
+            self.labels = [f"{record.subject}-{record.type}-{record.view}" for record in records]
+        self.label_set, self.type_set, self.view_set = (
+            sorted(set(names)) for names in (self.labels, self.types, self.views)
+        )
+        self.sequences_of: dict[str, list[int]] = {}
+        for index, label in enumerate(self.labels):
+            self.sequences_of.setdefault(label, []).append(index)
+
+    @cached_property
+    def class_index(self) -> np.ndarray:
+        position = {label: index for index, label in enumerate(self.label_set)}
+        return np.array([position[label] for label in self.labels], dtype=np.int64)
+
+    @property
+    def modalities(self) -> int:
+        """Arrays per sequence."""
+        return len(self.store.records[0].files)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def name(self, index: int) -> str:
+        """What a message calls a sequence."""
+        record = self.store.records[index]
+        return f"{record.subject}/{record.type}/{record.view}"
+
+    def lengths(self) -> np.ndarray:
+        """Frames per sequence, int64 [n]; found once and cached between runs. Checks every file's header on the way."""
+        if self._lengths is None:
+            self._lengths = self.store.lengths()
+        return self._lengths
+
+    def open(self, index: int) -> list[np.ndarray]:
+        """One array a modality, [frames, ...], read only; frames are fetched from disk when they are indexed."""
+        return self._cache[index] if self._cache is not None else self.store.open(index)
+
+    def read(self, index: int, frames: np.ndarray | None = None) -> list[np.ndarray]:
+        """One array a modality in its raw dtype, all frames or those of the given indices; the caller's own copy."""
+        return [np.array(array) if frames is None else array[frames] for array in self.open(index)]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Counts, and a digest of the sequences and their lengths; the same for any way of storing them."""
+        lengths = self.lengths()
+        digest = hashlib.sha256()
+        for record, length in zip(self.store.records, lengths, strict=True):
+            digest.update(f"{record.subject}\0{record.type}\0{record.view}\0{length}\n".encode())
+        return {
+            "split": self._split,
+            "subjects": len(self.label_set),
+            "sequences": len(self),
+            "frames": int(lengths.sum()),
+            "modalities": self.modalities,
+            "digest": digest.hexdigest(),
+        }
+
+
+def _examples(names: list[str], limit: int = 3) -> str:
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "") if names else "none"

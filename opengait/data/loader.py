@@ -1,0 +1,219 @@
+"""Batches for training and testing, read ahead by worker processes.
+
+A batch is a pure function of the seed and its place in the run, so neither the number of workers nor that of processes
+changes it, and starting at iteration i needs no replay of those before.
+"""
+
+# ruff: noqa: PT028 - `test_loader` is no test
+from __future__ import annotations
+
+import inspect
+import itertools
+import logging
+import signal
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from opengait.data.batch import Batch
+from opengait.data.collate import BatchReader
+from opengait.data.dataset import GaitDataset
+from opengait.data.errors import DataError
+from opengait.data.frames import FrameChoice
+from opengait.data.randomness import generator
+from opengait.data.samplers import InferenceSampler, TripletSampler
+from opengait.registry import SAMPLERS
+
+log = logging.getLogger(__name__)
+
+Job = tuple[int, np.ndarray, np.ndarray]  # iteration, positions, record indices
+
+
+def train_loader(
+    dataset: GaitDataset,
+    sampler_cfg: Mapping[str, Any],
+    *,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+    num_workers: int = 0,
+    start_iteration: int = 0,
+    end_iteration: int | None = None,
+    pin_memory: bool = False,
+) -> BatchLoader:
+    """This process's share of the training batches, from one iteration on.
+
+    Position r, r + world_size, r + 2 world_size, ... of the global batch belong to rank r; where the batch does not
+    divide evenly, shares differ by one.
+
+    Args:
+        sampler_cfg: the section `trainer_cfg.sampler`.
+        start_iteration, end_iteration: first iteration and the one to stop before; None never stops.
+
+    Raises:
+        DataError: an impossible sampler section, or a batch with fewer sequences than processes.
+    """
+    sampler: TripletSampler = _build_sampler(sampler_cfg, dataset=dataset, seed=seed)
+    if len(sampler) < world_size:
+        raise DataError(
+            f"trainer_cfg.sampler.batch_size {sampler_cfg['batch_size']} gives {len(sampler)} sequences for "
+            f"{world_size} processes; every process needs at least one"
+        )
+    choice = FrameChoice(sampler_cfg)
+    _report_cut(dataset, choice)
+    reader = BatchReader(dataset, choice, seed, "training frames", packed=not choice.equal_lengths)
+    jobs = _TrainingJobs(sampler, rank, world_size, start_iteration, end_iteration)
+    return BatchLoader(reader, jobs, num_workers, pin_memory)
+
+
+def test_loader(
+    dataset: GaitDataset,
+    sampler_cfg: Mapping[str, Any],
+    *,
+    frames_per_batch: int,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+) -> BatchLoader:
+    """This process's share of the test batches: equal lengths within a batch, every sequence once over all processes.
+
+    A sequence's frames depend on the seed and its index alone. Processes may have unequal numbers of batches.
+
+    Args:
+        sampler_cfg: the section `evaluator_cfg.sampler`.
+        frames_per_batch: most frames in a batch; a longer sequence stands alone and is not shortened.
+
+    Raises:
+        DataError: an impossible sampler section or budget.
+    """
+    choice = FrameChoice(sampler_cfg)
+    _report_cut(dataset, choice)
+    purpose = "test frames"
+    # The number to be drawn is known beforehand, since each sequence has its own generator.
+    counts = np.array(
+        [choice.count(int(length), generator(purpose, seed, 0, i)) for i, length in enumerate(dataset.lengths())]
+    )
+    sampler: InferenceSampler = _build_sampler(
+        sampler_cfg, dataset=dataset, lengths=counts, frames_per_batch=frames_per_batch
+    )
+    jobs = [(0, batch, batch) for batch in sampler.share(rank, world_size)]
+    return BatchLoader(BatchReader(dataset, choice, seed, purpose, packed=False), jobs, num_workers, pin_memory)
+
+
+class BatchLoader:
+    """Iterates over batches, each read whole by one worker; `len` is the number of batches where that is known.
+
+    Workers stay alive between passes, until `close` or the end of the loader.
+
+    Raises:
+        DataError: on iteration, where a data file cannot be used; the same whether or not a worker found it.
+    """
+
+    def __init__(self, reader: BatchReader, jobs: Iterable[Job], num_workers: int, pin_memory: bool) -> None:
+        self._jobs = jobs
+        self._loader: DataLoader | None = DataLoader(
+            _Jobs(reader),
+            batch_size=None,
+            sampler=jobs,
+            num_workers=num_workers,
+            collate_fn=_as_is,
+            pin_memory=pin_memory and torch.cuda.is_available(),
+            persistent_workers=num_workers > 0,
+            worker_init_fn=_start_worker,
+            # Its own generator: otherwise making an iterator would draw from the global one and change dropout.
+            generator=torch.Generator().manual_seed(0),
+        )
+
+    def __len__(self) -> int:
+        if not isinstance(self._jobs, Sized):
+            raise TypeError("this loader has no number of batches")
+        return len(self._jobs)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._loader is None:
+            raise ValueError("the loader is closed")
+        for item in self._loader:
+            if isinstance(item, _Failure):
+                raise DataError(item.message)
+            yield item
+
+    def close(self) -> None:
+        """Ends the workers."""
+        self._loader = None
+
+
+class _TrainingJobs:
+    """The jobs of one process, iteration by iteration."""
+
+    def __init__(self, sampler: TripletSampler, rank: int, world_size: int, start: int, end: int | None) -> None:
+        self.sampler, self.rank, self.world_size = sampler, rank, world_size
+        self.start, self.end = start, end
+
+    def __len__(self) -> int:
+        if self.end is None:
+            raise TypeError("training goes on without end")
+        return max(0, self.end - self.start)
+
+    def __iter__(self) -> Iterator[Job]:
+        positions = np.arange(self.rank, len(self.sampler), self.world_size)
+        numbers = itertools.count(self.start) if self.end is None else range(self.start, self.end)
+        for iteration in numbers:
+            yield iteration, positions, self.sampler.batch(iteration)[positions]
+
+
+@dataclass
+class _Failure:
+    """What a worker found wrong; torch would wrap an exception into the worker's traceback."""
+
+    message: str
+
+
+class _Jobs(Dataset):
+    """Lets torch's loader hand a whole batch to a worker as if it were one item."""
+
+    def __init__(self, reader: BatchReader) -> None:
+        self.reader = reader
+
+    def __getitem__(self, job: Job) -> Batch | _Failure:
+        try:
+            return self.reader.read(*job)
+        except DataError as error:
+            return _Failure(str(error))
+
+
+def _as_is(item: Any) -> Any:
+    return item
+
+
+def _start_worker(_: int) -> None:
+    # Ctrl-C reaches the whole process group; the main process finishes its iteration and ends the workers itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _build_sampler(sampler_cfg: Mapping[str, Any], **given: Any) -> Any:
+    """The sampler named in a section; keys that it does not take belong to frame choice."""
+    build = SAMPLERS.get(sampler_cfg["type"])
+    takes = inspect.signature(build).parameters
+    missing = [name for name in given if name not in takes]
+    if missing:
+        raise DataError(f"sampler.type: {sampler_cfg['type']} cannot be used here; it takes no {missing[0]}")
+    chosen = {key: value for key, value in sampler_cfg.items() if key in takes and key not in given}
+    required = [name for name, take in takes.items() if take.default is take.empty and name not in given]
+    for name in required:
+        if name not in chosen:
+            raise DataError(f"sampler.{name}: is needed for {sampler_cfg['type']}")
+    return build(**given, **chosen)
+
+
+def _report_cut(dataset: GaitDataset, choice: FrameChoice) -> None:
+    if choice.limit is not None:
+        cut = choice.cut(dataset.lengths())
+        if cut:
+            log.warning("%d of %d sequences are cut to their first %d frames (sampler.frames_all_limit)",
+                        cut, len(dataset), choice.limit)  # fmt: skip

@@ -1,0 +1,133 @@
+"""Which sequences form a batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from opengait.data.dataset import GaitDataset
+from opengait.data.errors import DataError
+from opengait.data.randomness import generator
+
+log = logging.getLogger(__name__)
+
+
+class TripletSampler:
+    """P subjects and K sequences of each, anew for every iteration; a pure function of (seed, iteration).
+
+    Source: batch-all triplets need several sequences of several subjects (Hermans et al., 2017, section 2).
+
+    The P subjects of a batch are different ones, unless the data set has fewer than P; the K sequences of a subject
+    likewise. There is no epoch: iterations are independent draws.
+
+    Args:
+        dataset: gives `label_set` and `sequences_of`.
+        batch_size: [P, K], over all processes together.
+        batch_shuffle: permute the P x K sequences, else subjects stand together.
+        seed: the run's seed.
+
+    Raises:
+        DataError: batch_size is no pair of whole numbers of 1 or more.
+    """
+
+    def __init__(
+        self, dataset: GaitDataset, batch_size: Sequence[int], batch_shuffle: bool = False, *, seed: int = 0
+    ) -> None:
+        if (
+            not isinstance(batch_size, list | tuple)
+            or len(batch_size) != 2
+            or any(type(number) is not int or number < 1 for number in batch_size)
+        ):
+            raise DataError(
+                "trainer_cfg.sampler.batch_size: [P, K] was expected, P subjects and K sequences of each, "
+                f"both 1 or more; found {batch_size!r}"
+            )
+        self.subjects: int = batch_size[0]
+        self.sequences: int = batch_size[1]
+        self.batch_shuffle = batch_shuffle
+        self.seed = seed
+        self.records = [np.asarray(dataset.sequences_of[label]) for label in dataset.label_set]
+        if len(self.records) < self.subjects:
+            log.warning("a batch asks for %d subjects and there are %d: some come more than once in a batch",
+                        self.subjects, len(self.records))  # fmt: skip
+        short = sum(len(records) < self.sequences for records in self.records)
+        if short:
+            log.warning("%d of %d subjects have fewer than K = %d sequences: theirs come more than once in a batch",
+                        short, len(self.records), self.sequences)  # fmt: skip
+
+    def __len__(self) -> int:
+        """Sequences in a batch, over all processes."""
+        return self.subjects * self.sequences
+
+    def batch(self, iteration: int) -> np.ndarray:
+        """The record indices of an iteration's whole batch, int64 [P * K]."""
+        rng = generator("subjects and sequences", self.seed, iteration)
+        count = len(self.records)
+        chosen = rng.choice(count, self.subjects, replace=count < self.subjects)
+        batch = np.concatenate([self._sequences_of(subject, rng) for subject in chosen])
+        return rng.permutation(batch) if self.batch_shuffle else batch
+
+    def _sequences_of(self, subject: int, rng: np.random.Generator) -> np.ndarray:
+        records = self.records[subject]
+        return rng.choice(records, self.sequences, replace=len(records) < self.sequences)
+
+
+class InferenceSampler:
+    """Every sequence exactly once, in batches of equal length under a frame budget.
+
+    The batches depend on the lengths and the budget alone, not on the number of processes, and are dealt to processes
+    so that each has about as many frames to do.
+
+    Args:
+        dataset: what is tested.
+        batch_size, batch_shuffle: keys of the reference implementation, where they had to follow the number of
+            processes; they change no figure and are ignored.
+        lengths: frames that are taken of each sequence, int [n].
+        frames_per_batch: most frames in a batch; a longer sequence stands alone.
+
+    Raises:
+        DataError: frames_per_batch is no whole number of 1 or more.
+    """
+
+    def __init__(
+        self,
+        dataset: GaitDataset,
+        batch_size: int | None = None,
+        batch_shuffle: bool = False,
+        *,
+        lengths: np.ndarray,
+        frames_per_batch: int,
+    ) -> None:
+        if type(frames_per_batch) is not int or frames_per_batch < 1:
+            raise DataError(
+                f"evaluator_cfg.frames_per_batch: a whole number of 1 or more was expected, found {frames_per_batch!r}"
+            )
+        if batch_size is not None:
+            log.info("evaluator_cfg.sampler.batch_size %s is ignored: test batches hold up to %d frames "
+                     "(evaluator_cfg.frames_per_batch)", batch_size, frames_per_batch)  # fmt: skip
+        self.lengths = np.asarray(lengths, dtype=np.int64)
+        self.batches = self._form_batches(frames_per_batch)
+
+    def _form_batches(self, budget: int) -> list[np.ndarray]:
+        """Longest first, so that a batch too large for the device shows at once."""
+        order = np.argsort(-self.lengths, kind="stable")
+        borders = np.flatnonzero(np.diff(self.lengths[order])) + 1
+        batches = []
+        for group in np.split(order, borders):
+            size = max(1, budget // int(self.lengths[group[0]]))
+            batches += [group[start : start + size] for start in range(0, len(group), size)]
+        return batches
+
+    def share(self, rank: int, world_size: int) -> list[np.ndarray]:
+        """The batches of one process: each goes to the process with the fewest frames so far, largest first."""
+        frames = np.array([len(batch) * self.lengths[batch[0]] for batch in self.batches])
+        load = np.zeros(world_size, dtype=np.int64)
+        mine = []
+        for number in np.argsort(-frames, kind="stable"):
+            taker = int(load.argmin())
+            load[taker] += frames[number]
+            if taker == rank:
+                mine.append(int(number))
+        return [self.batches[number] for number in sorted(mine)]

@@ -1,0 +1,77 @@
+"""Silhouettes, uint8 0..255 -> float32 0..1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from opengait.data.errors import DataError
+from opengait.data.transforms.draws import Draws
+
+
+class BaseSilTransform:
+    """Divides by `divsor`, after an optional reshape of every frame.
+
+    Args:
+        divsor: what the values are divided by (the field's spelling).
+        img_shape: new shape of a frame with the same number of values, such as [h, w] for frames stored flat.
+    """
+
+    def __init__(self, divsor: float = 255.0, img_shape: Sequence[int] | None = None) -> None:
+        self.divsor = _check_divisor(divsor)
+        self.img_shape = None if img_shape is None else tuple(img_shape)
+
+    def __call__(self, frames: Tensor, draws: Draws) -> Tensor:
+        """[n, s, ...] -> [n, s, h, w]."""
+        if self.img_shape is not None:
+            if frames[0, 0].numel() != torch.Size(self.img_shape).numel():
+                raise DataError(
+                    f"BaseSilTransform: img_shape {list(self.img_shape)} does not fit frames of shape "
+                    f"{list(frames.shape[2:])}"
+                )
+            frames = frames.reshape(*frames.shape[:2], *self.img_shape)
+        return frames.float() / self.divsor
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        return (height, width) if self.img_shape is None else (self.img_shape[-2], self.img_shape[-1])
+
+
+class BaseSilCuttingTransform:
+    """Removes the same number of columns at both sides and divides by `divsor`.
+
+    Args:
+        divsor: what the values are divided by (the field's spelling).
+        cutting: columns to remove at each side; None takes 10 for each whole 64 of the width, so that 64 becomes 44
+            and 128 becomes 88, and frames narrower than 64 stay as they are.
+    """
+
+    def __init__(self, divsor: float = 255.0, cutting: int | None = None) -> None:
+        self.divsor = _check_divisor(divsor)
+        if cutting is not None and (type(cutting) is not int or cutting < 0):
+            raise DataError(f"BaseSilCuttingTransform: cutting is a whole number of columns or null, found {cutting!r}")
+        self.cutting = cutting
+
+    def __call__(self, frames: Tensor, draws: Draws) -> Tensor:
+        """[n, s, h, w] -> [n, s, h, w - 2 cutting]."""
+        cut = self._columns(frames.shape[-1])
+        return frames[..., cut : frames.shape[-1] - cut].float() / self.divsor
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        return height, width - 2 * self._columns(width)
+
+    def _columns(self, width: int) -> int:
+        cut = width // 64 * 10 if self.cutting is None else self.cutting
+        if 2 * cut >= width:
+            raise DataError(
+                f"BaseSilCuttingTransform: cutting {cut} columns off each side of frames {width} wide leaves nothing; "
+                "use BaseSilTransform, or a smaller `cutting`"
+            )
+        return cut
+
+
+def _check_divisor(divsor: float) -> float:
+    if isinstance(divsor, bool) or not isinstance(divsor, int | float) or divsor == 0:
+        raise DataError(f"divsor: a number other than 0 was expected, found {divsor!r}")
+    return float(divsor)
