@@ -1,1 +1,22 @@
-""""""
+"""Layers under the field's names."""
+
+from opengait.modeling.modules.convolutions import BasicConv1d, BasicConv2d, BasicConv3d, FocalConv2d
+from opengait.modeling.modules.frames import PackSequenceWrapper, SetBlockWrapper, frame_max
+from opengait.modeling.modules.heads import ParallelBN1d, SeparateBNNecks, SeparateFCs
+from opengait.modeling.modules.precision import full_precision
+from opengait.modeling.modules.strips import HorizontalPoolingPyramid
+
+__all__ = [
+    "BasicConv1d",
+    "BasicConv2d",
+    "BasicConv3d",
+    "FocalConv2d",
+    "HorizontalPoolingPyramid",
+    "PackSequenceWrapper",
+    "ParallelBN1d",
+    "SeparateBNNecks",
+    "SeparateFCs",
+    "SetBlockWrapper",
+    "frame_max",
+    "full_precision",
+]

@@ -1,0 +1,22 @@
+"""From a `model_cfg` to a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from opengait.modeling.base_model import BaseModel
+from opengait.registry import MODELS
+
+
+def build_model(
+    model_cfg: Mapping[str, Any], *, training: bool = False, data_cfg: Mapping[str, Any] | None = None
+) -> BaseModel:
+    """The network that `model_cfg["model"]` names, initialised, on the CPU, in eval mode unless `training`.
+
+    Raises:
+        ValueError: unknown network, or keys that it does not take.
+    """
+    if "model" not in model_cfg:
+        raise ValueError(f"model_cfg needs 'model', one of {', '.join(MODELS.names())}")
+    return MODELS.get(model_cfg["model"])({"model_cfg": model_cfg, "data_cfg": data_cfg or {}}, training)

@@ -1,0 +1,86 @@
+"""The weighted sum of the configured losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from opengait.modeling.losses.base import BaseLoss
+from opengait.registry import LOSSES, nearest
+
+LossCall = Callable[..., tuple[Tensor, Mapping[str, Tensor]]]
+
+
+class LossAggregator(nn.Module):
+    """Feeds `training_feat` of a network to the losses that the configuration names.
+
+    Args:
+        loss_cfg: one mapping or a list of them: `type`, `log_prefix`, and the arguments of that loss.
+        wrap: makes the callable that stands for a loss; the engine gathers and scales with it.
+
+    Raises:
+        ValueError: two losses of one prefix, an unknown loss, `type` or `log_prefix` missing.
+    """
+
+    def __init__(
+        self,
+        loss_cfg: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        wrap: Callable[[BaseLoss], LossCall] | None = None,
+    ) -> None:
+        super().__init__()
+        self.losses = nn.ModuleDict()
+        self._calls: dict[str, LossCall] = {}
+        for entry in [loss_cfg] if isinstance(loss_cfg, Mapping) else loss_cfg:
+            missing = [key for key in ("type", "log_prefix") if key not in entry]
+            if missing:
+                raise ValueError(
+                    f"loss_cfg: every loss needs 'type' and 'log_prefix'; missing {missing} in {dict(entry)}"
+                )
+            prefix = entry["log_prefix"]
+            if prefix in self._calls:
+                raise ValueError(f"loss_cfg: two losses have the log_prefix '{prefix}'; give each its own")
+            arguments = {key: value for key, value in entry.items() if key not in ("type", "log_prefix")}
+            loss = LOSSES.get(entry["type"])(**arguments)
+            self.losses[prefix] = loss
+            self._calls[prefix] = wrap(loss) if wrap is not None else loss
+
+    def forward(self, training_feat: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """training_feat {prefix: keyword arguments, or any name: tensor} -> (total, info).
+
+        The total is the sum of mean(loss) * loss_term_weight, plus the mean of every tensor that the network returns
+        under another name. info maps `scalar/<prefix>/<name>` to detached, unweighted values.
+
+        Raises:
+            ValueError: arguments for a loss that is not configured, or a configured loss that gets none.
+        """
+        unfed = [prefix for prefix in self._calls if prefix not in training_feat]
+        if unfed:
+            raise ValueError(
+                f"loss_cfg names {unfed}, but the network's training_feat has only {list(training_feat)}; "
+                "set log_prefix to one of these or remove the loss"
+            )
+        terms: list[Tensor] = []
+        info: dict[str, Tensor] = {}
+        for name, value in training_feat.items():
+            if name in self._calls:
+                if not isinstance(value, Mapping):
+                    raise ValueError(
+                        f"training_feat['{name}'] has to be a mapping of arguments, found {type(value).__name__}"
+                    )
+                loss, entries = self._calls[name](**value)
+                terms.append(loss.mean() * self.losses[name].loss_term_weight)
+                info.update({f"scalar/{name}/{entry}": figure.detach() for entry, figure in entries.items()})
+            elif isinstance(value, Tensor):
+                terms.append(value.mean())
+                info[f"scalar/{name}"] = terms[-1].detach()
+            else:
+                near = nearest(name, self._calls)
+                raise ValueError(
+                    f"training_feat['{name}'] ({type(value).__name__}) belongs to no configured loss; the log_prefix "
+                    f"names in loss_cfg are {list(self._calls)}" + (f" (did you mean '{near}'?)" if near else "")
+                )
+        if not terms:
+            raise ValueError("no loss: loss_cfg is empty and training_feat has no tensor")
+        return sum(terms[1:], terms[0]), info

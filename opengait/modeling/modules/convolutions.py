@@ -1,0 +1,107 @@
+"""Bias-free convolutions, with the keys of the reference implementation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class BasicConv2d(nn.Module):
+    """A 2-D convolution without bias, norm or activation; key `conv.weight`."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int, **kwargs: int
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False, **kwargs
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, c_in, h, w] -> [n, c_out, h', w']."""
+        return self.conv(x)
+
+
+class BasicConv3d(nn.Module):
+    """A 3-D convolution over frames, height and width; keys `conv3d.weight` (and `conv3d.bias`)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int, int] = (3, 3, 3),
+        stride: int | tuple[int, int, int] = (1, 1, 1),
+        padding: int | tuple[int, int, int] = (1, 1, 1),
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.conv3d = nn.Conv3d(
+            in_channels, out_channels, kernel_size=kernel_size, stride=stride, padding=padding, bias=bias
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, c_in, s, h, w] -> [n, c_out, s', h', w']."""
+        return self.conv3d(x)
+
+
+class BasicConv1d(nn.Module):
+    """A 1-D convolution over frames, without bias; key `conv.weight`."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, padding: int = 0) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(in_channels, out_channels, kernel_size, padding=padding, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, c_in, s] -> [n, c_out, s']."""
+        return self.conv(x)
+
+
+class FocalConv2d(nn.Module):
+    """A convolution that does not see across horizontal strips; key `conv.weight`.
+
+    The map is cut on h into strips of height floor(h / 2^halving); each is convolved with its own zero padding.
+    The strips are folded into the batch, so that one call convolves all of them.
+
+    Source: GaitPart (Fan et al., CVPR 2020), section 3.2.
+
+    Args:
+        halving: 0 is an ordinary convolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        halving: int,
+        stride: int = 1,
+        padding: int = 1,
+        **kwargs: int,
+    ) -> None:
+        super().__init__()
+        self.halving = halving
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False, **kwargs
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, c_in, h, w] -> [n, c_out, h', w'].
+
+        Raises:
+            ValueError: the map is lower than 2^halving rows.
+        """
+        if self.halving == 0:
+            return self.conv(x)
+        n, _, h, _ = x.shape
+        strip = h // 2**self.halving
+        if strip == 0:
+            raise ValueError(f"a map of {h} rows cannot be cut into {2**self.halving} strips (halving {self.halving})")
+        count = -(-h // strip)
+        # A last strip that is lower than the others is convolved alone: rows filled up with zeros would do for the
+        # usual stride 1, but not where stride or padding make them part of the result.
+        whole = x if h % strip == 0 else x[:, :, : (count - 1) * strip]
+        strips = whole.unflatten(2, (-1, strip)).transpose(1, 2).flatten(0, 1)
+        result = self.conv(strips).unflatten(0, (n, -1)).transpose(1, 2).flatten(2, 3)
+        if whole is x:
+            return result
+        return torch.cat([result, self.conv(x[:, :, whole.shape[2] :])], dim=2)
