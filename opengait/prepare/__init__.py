@@ -1,1 +1,5 @@
-""""""
+"""From raw frames to the training layout."""
+
+from opengait.prepare.silhouette import normalize_silhouette
+
+__all__ = ["normalize_silhouette"]
