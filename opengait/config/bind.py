@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import collections.abc
 import inspect
 import typing
 from collections.abc import Callable, Collection
@@ -40,10 +42,23 @@ def signature_of(factory: Callable[..., Any], supplied: Collection[str] = ()) ->
     )
 
 
+class _Names(dict[str, Any]):
+    """Names that annotations may use without importing them at run time (`if TYPE_CHECKING:`)."""
+
+    def __init__(self, module: dict[str, Any]) -> None:
+        super().__init__()
+        self.module = module
+
+    def __missing__(self, name: str) -> Any:
+        if name in self.module or hasattr(builtins, name):
+            raise KeyError(name)  # looked up there next
+        return getattr(collections.abc, name, Any)
+
+
 def _hints(factory: Callable[..., Any]) -> dict[str, Any]:
     target = inspect.getattr_static(factory, "__init__") if isinstance(factory, type) else factory
     try:
-        return typing.get_type_hints(target)
+        return typing.get_type_hints(target, localns=_Names(getattr(inspect.unwrap(target), "__globals__", {})))
     except (NameError, TypeError, AttributeError):
         # An annotation that only a type checker can resolve: the names are still checked, the values are not.
         return {}

@@ -9,11 +9,12 @@ from typing import Any
 
 from opengait.config import shipped
 from opengait.config.merge import assign, check_sections, merge, parse_override
-from opengait.config.problems import ConfigError, ConfigProblem, Report, did_you_mean
+from opengait.config.problems import ConfigError, ConfigProblem, Report
 from opengait.config.resolve import resolve
 from opengait.config.schema import SECTIONS
 from opengait.config.source import Node, from_plain, read_file
 from opengait.config.tree import Config
+from opengait.registry import nearest
 
 MAX_FILES = 64
 BASE = "_base_"
@@ -142,13 +143,11 @@ def missing_file(path: Path) -> str:
     """What to say of a config file that is not there: the nearest file beside it, or among the shipped ones."""
     if path.is_dir():
         return "is a folder; expected a YAML file"
-    beside = sorted(one.name for one in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
-    if hint := did_you_mean(path.name, beside):
-        return f"no such file{hint}"
+    beside = sorted(path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
     configs = shipped.find("configs")
-    known = sorted(one.relative_to(configs.parent).as_posix() for one in configs.rglob("*.yaml")) if configs else []
-    by_name = {Path(one).name: one for one in known}
-    if hint := did_you_mean(path.name, by_name):
-        near = next(name for name in by_name if f"'{name}'" in hint)
-        return f"no such file (did you mean '{by_name[near]}'?)"
-    return f"no such file{did_you_mean(path.as_posix(), known) or '; shipped: ' + ', '.join(known)}"
+    known = sorted(one.relative_to(configs.parent) for one in configs.rglob("*.yaml")) if configs else []
+    for candidates in (beside, known):
+        by_name = {one.name: one.as_posix() for one in candidates}
+        if near := nearest(path.name, by_name):
+            return f"no such file (did you mean '{by_name[near]}'?)"
+    return f"no such file; shipped: {', '.join(one.as_posix() for one in known)}"

@@ -18,6 +18,7 @@ NEEDED = {"fixed": ("frames_num_fixed",), "unfixed": ("frames_num_min", "frames_
 FRAME_KEYS = ("frames_num_fixed", "frames_num_min", "frames_num_max", "frames_skip_num", "frames_all_limit")
 PAIRED = ("TripletSampler", "BilateralSampler")
 SINGLE = ("CommonSampler", "InferenceSampler")
+TRAINING = (*PAIRED, "CommonSampler")
 
 
 def check_sampler(node: Node, place: str, report: Report) -> Node:
@@ -33,7 +34,7 @@ def check_sampler(node: Node, place: str, report: Report) -> Node:
     extra = _taken_by_class(name) & set(node.value) - set(SamplerSection.model_fields)
     own = {key: value for key, value in node.value.items() if key not in extra}
     checked, _ = check_model(SamplerSection, Node(own, node.file, node.line, node.layer), place, report)
-    if name is not None:
+    if name is not None and not _misplaced(name, place):
         _check_batch_size(name, node, place, report)
     kept = _check_frames(checked, place, report)
     return Node({**kept.value, **{key: node.value[key] for key in extra}}, node.file, node.line, node.layer)
@@ -51,10 +52,17 @@ def _check_type(name: str, node: Node, place: str, report: Report) -> None:
         known = SAMPLERS.names()
         message = f"unknown sampler '{name}'{did_you_mean(name, known)}; known: {', '.join(known)}"
         report.problem(node, f"{place}.type", message)
-    elif place.startswith("trainer_cfg") and name == "InferenceSampler":
-        report.problem(node, f"{place}.type", "InferenceSampler is for evaluator_cfg; training needs TripletSampler")
-    elif place.startswith("evaluator_cfg") and name in (*PAIRED, "CommonSampler"):
-        report.problem(node, f"{place}.type", f"{name} is for trainer_cfg; a test needs InferenceSampler")
+    elif _misplaced(name, place):
+        report.problem(node, f"{place}.type", f"{name} is {_misplaced(name, place)}")
+
+
+def _misplaced(name: str, place: str) -> str | None:
+    """Why a sampler does not fit its section; None where it does."""
+    if place.startswith("trainer_cfg") and name == "InferenceSampler":
+        return "for evaluator_cfg; training needs TripletSampler"
+    if place.startswith("evaluator_cfg") and name in TRAINING:
+        return "for trainer_cfg; a test needs InferenceSampler"
+    return None
 
 
 def _check_batch_size(name: str, node: Node, place: str, report: Report) -> None:
@@ -62,7 +70,7 @@ def _check_batch_size(name: str, node: Node, place: str, report: Report) -> None
     if size is None:
         return
     key = f"{place}.batch_size"
-    if name in PAIRED and isinstance(size.value, int) and not isinstance(size.value, bool):
+    if name in PAIRED and (type(size.value) is int or (size.is_list and len(size.value) != 2)):
         report.problem(size, key, f"{name} needs [P, K], subjects x sequences of each, found {show(size.plain())}")
     if name in SINGLE and size.is_list:
         report.problem(size, key, f"{name} needs one number, found {show(size.plain())}")

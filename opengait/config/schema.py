@@ -76,7 +76,7 @@ class SamplerSection(Section):
 
     type: str
     """Class of the sampler."""
-    batch_size: Positive | Annotated[list[Positive], Field(min_length=2, max_length=2)]
+    batch_size: Positive | list[Positive]
     """[P, K]: subjects x sequences per subject; or sequences; over all processes."""
     batch_shuffle: bool = False
     """Deal the P x K sequences to the processes in random order."""

@@ -1,0 +1,43 @@
+"""Every shipped YAML is a valid config, wherever the program is started."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from opengait.config import load_config, schema, shipped
+from opengait.config.resolve import eval_funcs
+
+CONFIGS = shipped.find("configs")
+EXPERIMENTS = sorted(path.relative_to(CONFIGS.parent).as_posix() for path in CONFIGS.rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "configs/default.yaml"])
+def test_shipped_experiment_is_valid(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load_config(name)
+    assert not config.warnings
+    assert set(config) == set(schema.SECTIONS)
+
+
+def test_defaults_name_every_section():
+    defaults = yaml.safe_load(shipped.find("configs/default.yaml").read_text())
+    assert list(defaults) == list(schema.SECTIONS)
+
+
+def test_defaults_are_those_of_the_schema():
+    defaults = yaml.safe_load(shipped.find("configs/default.yaml").read_text())
+    for name, section in (("trainer_cfg", schema.TrainerSection), ("evaluator_cfg", schema.EvaluatorSection)):
+        for key, value in defaults[name].items():
+            field = section.model_fields[key]
+            assert field.is_required() or field.default == value, f"{name}.{key}"
+
+
+def test_every_field_says_what_it_is():
+    for section in (schema.DataSection, schema.SamplerSection, schema.TrainerSection, schema.EvaluatorSection):
+        for name, field in section.model_fields.items():
+            assert field.description, f"{section.__name__}.{name}"
+
+
+def test_evaluation_functions_include_those_of_the_field():
+    assert "evaluate_indoor_dataset" in eval_funcs()
