@@ -1,0 +1,239 @@
+"""Checkpoint files: written whole or not at all, read without running anything from them.
+
+A file is a dict with `model`, `optimizer`, `scheduler`, `iteration` (the reference's keys) and `format`, `config`,
+`scaler`, `rng`, `world_size`, `labels`, `data_fingerprint`, `draws`; a file with the first four alone loads too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is absent, damaged, unsafe, or of another network; the message names the file."""
+
+
+def checkpoint_name(save_name: str, iteration: int) -> str:
+    """File name, with the iteration in at least five digits."""
+    return f"{save_name}-{iteration:05d}.pt"
+
+
+def find_checkpoint(folder: Path, save_name: str, iteration: int) -> Path:
+    """The file of an iteration: the padded name, else the plain one.
+
+    Raises:
+        CheckpointError: neither exists; the message says which iterations do.
+    """
+    padded, plain = folder / checkpoint_name(save_name, iteration), folder / f"{save_name}-{iteration}.pt"
+    for path in (padded, plain):
+        if path.is_file():
+            return path
+    known = [str(number) for number, _ in list_checkpoints(folder, save_name)]
+    there = f"there are iterations {', '.join(known)}" if known else f"no checkpoint of '{save_name}' is there"
+    raise CheckpointError(f"{padded}: no such checkpoint; {there}")
+
+
+def list_checkpoints(folder: Path, save_name: str) -> list[tuple[int, Path]]:
+    """(iteration, file) of one run, oldest first."""
+    pattern = re.compile(re.escape(save_name) + r"-(\d+)\.pt")
+    found = []
+    for path in folder.glob("*.pt") if folder.is_dir() else ():
+        match = pattern.fullmatch(path.name)
+        if match and path.is_file():
+            found.append((int(match[1]), path))
+    return sorted(found)
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Writes under a temporary name, flushes to the disk, renames: the name never holds half a file.
+
+    Raises:
+        CheckpointError: the file cannot be written; earlier checkpoints are untouched.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise CheckpointError(f"{path}: cannot write the checkpoint: {error}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    # A rename is safe against power loss only once the folder itself is on the disk.
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """The dict of a checkpoint file, its tensors on `device`.
+
+    Every byte is checked against the sums in the file, and nothing but tensors and plain containers is admitted.
+
+    Raises:
+        CheckpointError: absent, damaged, holding other objects, or no checkpoint; the message names the file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint")
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                broken = archive.testzip()
+            if broken is not None:
+                raise CheckpointError(f"{path}: damaged checkpoint ({broken} does not match its check sum)")
+        state = torch.load(path, map_location=device, weights_only=True)
+    except CheckpointError:
+        raise
+    except pickle.UnpicklingError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(
+            f"{path}: refused, it holds more than tensors and plain containers, or is damaged: {reason}"
+        ) from error
+    except Exception as error:
+        raise CheckpointError(f"{path}: damaged or no checkpoint ({type(error).__name__}: {error})") from error
+    if not isinstance(state, dict) or not isinstance(state.get("model"), Mapping):
+        raise CheckpointError(f"{path}: not a checkpoint of this framework: it has no 'model' mapping")
+    if state.get("format", FORMAT) != FORMAT:
+        raise CheckpointError(f"{path}: format {state['format']!r}, and this version reads format {FORMAT}")
+    return state
+
+
+def newest_whole_checkpoint(folder: Path, save_name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """At most one (file, contents): the newest that can be read; damaged newer ones are reported and passed over."""
+    for _, path in reversed(list_checkpoints(folder, save_name)):
+        try:
+            state = load_checkpoint(path)
+        except CheckpointError as error:
+            logger.error("%s; using the one before it", error)
+            continue
+        yield path, state
+        return
+
+
+def prune_checkpoints(folder: Path, save_name: str, keep_last: int | None) -> None:
+    """Deletes all but the newest `keep_last` files of a run; None keeps all."""
+    if keep_last is None:
+        return
+    for _, path in list_checkpoints(folder, save_name)[: -max(keep_last, 1)]:
+        path.unlink(missing_ok=True)
+
+
+def model_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The network's tensors: without the prefix of a distributed wrapper and without parts of the losses."""
+    weights = dict(state["model"])
+    if weights and all(key.startswith("module.") for key in weights):
+        weights = {key.removeprefix("module."): value for key, value in weights.items()}
+    return {key: value for key, value in weights.items() if not key.startswith("loss_aggregator.")}
+
+
+def restore_weights(
+    model: nn.Module,
+    state: Mapping[str, Any],
+    path: str | Path,
+    *,
+    strict: bool = True,
+    model_cfg: Mapping[str, Any] | None = None,
+) -> None:
+    """Fills the network from a checkpoint.
+
+    Args:
+        strict: keys must be the same; otherwise those in both are restored and listed in the log.
+        model_cfg: the configuration the network was built from, to point at the key that is likely wrong.
+
+    Raises:
+        CheckpointError: keys differ (strict), shapes differ, or nothing fits.
+    """
+    own, stored = model.state_dict(), model_weights(state)
+    missing = sorted(own.keys() - stored.keys())
+    unexpected = sorted(stored.keys() - own.keys())
+    both = [key for key in own if key in stored]
+    misshapen = [
+        f"{key} is {list(stored[key].shape)} in the file and {list(own[key].shape)} in the network"
+        for key in both
+        if stored[key].shape != own[key].shape
+    ]
+    if misshapen or not both or (strict and (missing or unexpected)):
+        lines = [f"{path}: the checkpoint does not fit the network"]
+        for title, keys in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)):
+            if keys:
+                lines.append(f"  {title} ({len(keys)}): {_shortened(keys)}")
+        lines += [f"  {advice}" for advice in _advice(state, model_cfg or {}, own, stored, both)]
+        raise CheckpointError("\n".join(lines))
+    if missing or unexpected:
+        logger.info("restored from %s: %s", path, ", ".join(sorted(both)))
+        logger.warning("%s: not in the file: %s; not in the network: %s", path, missing or "none", unexpected or "none")
+    model.load_state_dict({key: stored[key] for key in both}, strict=False)
+
+
+def _shortened(keys: Sequence[str], most: int = 8) -> str:
+    rest = f" and {len(keys) - most} more" if len(keys) > most else ""
+    return ", ".join(keys[:most]) + rest
+
+
+def _leaves(tree: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from _leaves(value, f"{prefix}.{key}")
+    else:
+        yield prefix, tree
+
+
+def _advice(
+    state: Mapping[str, Any],
+    model_cfg: Mapping[str, Any],
+    own: Mapping[str, Tensor],
+    stored: Mapping[str, Tensor],
+    both: Sequence[str],
+) -> Iterator[str]:
+    """What in the config is likely wrong: a key that differs from the stored config, or one with the odd size."""
+    here = dict(_leaves(model_cfg, "model_cfg"))
+    config = state.get("config")
+    if isinstance(config, Mapping) and here:
+        there = dict(_leaves(config.get("model_cfg", {}), "model_cfg"))
+        differing = [key for key in {**here, **there} if here.get(key) != there.get(key)]
+        if differing:
+            for key in differing[:5]:
+                yield f"{key} is {here.get(key)!r} in this config; the checkpoint was trained with {there.get(key)!r}"
+            return
+    sizes = {
+        (mine, theirs)
+        for key in both
+        if own[key].dim() == stored[key].dim()
+        for mine, theirs in zip(own[key].shape, stored[key].shape, strict=True)
+        if mine != theirs
+    }
+    for mine, theirs in sorted(sizes):
+        for key, value in here.items():
+            if value == mine or (isinstance(value, list) and mine in value):
+                yield f"{key} is {value!r} in this config; the checkpoint seems to have {theirs} there"
+    if not both:
+        yield f"no key is common: is model_cfg.model ({model_cfg.get('model')!r}) the network of this checkpoint?"
+    elif not sizes:
+        yield "if only a part of the network is to be restored, set restore_ckpt_strict: false"

@@ -1,0 +1,127 @@
+"""fp32, bf16 or fp16: what the forward pass computes in, and how a step is taken."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def precision_name(engine_cfg: Mapping[str, Any], device: torch.device) -> str:
+    """'fp32', 'bf16' or 'fp16' for an engine section on a device.
+
+    `precision` decides where it is given; otherwise `enable_float16: true` is fp16 on CUDA and fp32 on a CPU.
+
+    Raises:
+        ValueError: `precision` is none of the three.
+    """
+    asked = engine_cfg.get("precision")
+    if asked is not None:
+        if asked not in DTYPES:
+            raise ValueError(f"precision {asked!r}: expected one of {', '.join(DTYPES)}")
+        return str(asked)
+    if not engine_cfg.get("enable_float16", False):
+        return "fp32"
+    if device.type == "cuda":
+        return "fp16"
+    logger.info("enable_float16 has no effect on a CPU: computing in fp32 (precision: bf16 or fp16 would force it)")
+    return "fp32"
+
+
+class Precision:
+    """Autocast for the forward pass and the step that belongs to it.
+
+    Losses are computed outside of `autocast()`, in float32.
+
+    Args:
+        name: fp32, bf16 or fp16.
+        device: where the network is.
+        training: fp16 training scales the loss (`torch.amp.GradScaler`), testing never does.
+        clip_grad_norm: largest norm of all gradients together; None leaves them.
+        scaler_options: arguments for the scaler, such as `init_scale`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        device: torch.device,
+        *,
+        training: bool = False,
+        clip_grad_norm: float | None = None,
+        scaler_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.name = name
+        self.device = device
+        self.clip_grad_norm = clip_grad_norm
+        self.scaler: torch.amp.GradScaler | None = None
+        if training and name == "fp16":
+            self.scaler = torch.amp.GradScaler(device.type, **(scaler_options or {}))
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The context of the forward pass."""
+        if self.name == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=DTYPES[self.name])
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of the loss; of the scaled loss in fp16."""
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+
+    def non_finite(self, loss: Tensor, optimizer: Optimizer) -> Tensor:
+        """bool []: the loss, or without a scaler a gradient, is not finite; stays on the device.
+
+        In fp16 an infinite gradient means that the scale is too large, which is the scaler's business.
+        """
+        bad = ~torch.isfinite(loss.detach())
+        if self.scaler is None:
+            gradients = _gradients(optimizer)
+            if gradients:
+                bad = bad | ~torch.isfinite(torch.nn.utils.get_total_norm(gradients))
+        return bad
+
+    def step(self, optimizer: Optimizer) -> bool:
+        """Clips and steps; whether the weights were changed.
+
+        fp16: a step is skipped when the scaler finds an infinite gradient, and is known by the optimizer not having
+        run. The scale says nothing about it: it also changes when it grows, after many good steps.
+        """
+        if self.scaler is None:
+            self._clip(optimizer)
+            optimizer.step()
+            return True
+        ran: list[bool] = []
+        handle = optimizer.register_step_post_hook(lambda *_: ran.append(True))
+        if self.clip_grad_norm is not None:
+            self.scaler.unscale_(optimizer)
+            self._clip(optimizer)
+        self.scaler.step(optimizer)
+        self.scaler.update()
+        handle.remove()
+        return bool(ran)
+
+    def _clip(self, optimizer: Optimizer) -> None:
+        if self.clip_grad_norm is not None:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, self.clip_grad_norm)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scaler's state, empty without one."""
+        return self.scaler.state_dict() if self.scaler is not None else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes over a scaler's state, where both have one."""
+        if self.scaler is not None and state:
+            self.scaler.load_state_dict(dict(state))
+
+
+def _gradients(optimizer: Optimizer) -> list[Tensor]:
+    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]

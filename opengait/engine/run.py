@@ -1,0 +1,111 @@
+"""Training and testing of a config, from the first line of the log to the last."""
+
+# ruff: noqa: PT028 - `test` is a verb here, no test function
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from opengait.engine.checkpoint import find_checkpoint, load_checkpoint, restore_weights
+from opengait.engine.distributed import choose_device, init_from_environment, is_main
+from opengait.engine.hooks.tensorboard import open_writer
+from opengait.engine.logs import logging_to
+from opengait.engine.preflight import check_frame_size
+from opengait.engine.randomness import seed_everything
+from opengait.engine.run_folder import run_folder, write_config
+from opengait.engine.tester import Tester
+from opengait.engine.trainer import Trainer, TrainResult
+from opengait.modeling.build import build_model
+
+logger = logging.getLogger(__name__)
+
+
+def train(
+    config: Mapping[str, Any],
+    *,
+    resume: str = "no",
+    device: str = "auto",
+    output: str | Path = "output",
+    log_to_file: bool = False,
+) -> TrainResult:
+    """Trains the network of a resolved config; under torchrun, as one of its processes.
+
+    Args:
+        resume: 'auto' goes on from the newest whole checkpoint of this run; 'no' starts as `restore_hint` says.
+        device: 'auto', 'cpu', 'cuda' or 'cuda:<number>'.
+        output: runs lie in `<output>/<dataset_name>/<model>/<save_name>/`.
+        log_to_file: also write the log to `logs/` there.
+
+    Raises:
+        ValueError: what is wrong with config, data or checkpoint, before the first iteration.
+        NonFiniteError: more than `max_bad_steps` steps in a row were not finite.
+    """
+    folder = run_folder(config, "trainer_cfg", output)
+    chosen = choose_device(device)
+    timeout = config["trainer_cfg"].get("dist_timeout_s", 1800)
+    with logging_to(folder, log_to_file=log_to_file), init_from_environment(chosen, timeout):
+        return Trainer(config, folder, device=chosen, resume=resume).fit()
+
+
+def test(
+    config: Mapping[str, Any],
+    *,
+    iteration: int | None = None,
+    checkpoint: str | Path | None = None,
+    device: str = "auto",
+    output: str | Path = "output",
+    log_to_file: bool = False,
+) -> dict[str, float]:
+    """Tests a trained network under the config's protocol.
+
+    Which one: `checkpoint` (a path), else `iteration`, else `evaluator_cfg.restore_hint`; 0 is the network as
+    initialised.
+
+    Returns:
+        Figures in percent by tag, on the main process; empty on the others.
+
+    Raises:
+        ValueError: what is wrong with config, data or checkpoint; embeddings that are not finite.
+    """
+    folder = run_folder(config, "evaluator_cfg", output)
+    chosen = choose_device(device)
+    cfg, trainer_cfg = config["evaluator_cfg"], config.get("trainer_cfg") or {}
+    timeout = trainer_cfg.get("dist_timeout_s", 1800)
+    with logging_to(folder, log_to_file=log_to_file), init_from_environment(chosen, timeout):
+        hint = cfg.get("restore_hint", 0)
+        hint = str(checkpoint) if checkpoint is not None else hint if iteration is None else iteration
+        if is_main():
+            text = write_config(folder, "config-test.yaml", config)
+            logger.info("resolved config, saved as %s:\n%s", folder / "config-test.yaml", text)
+        tester = Tester(config, folder, device=chosen)
+        tester.transforms.check_count(tester.dataset.modalities)
+        seed_everything(trainer_cfg.get("seed", 0))
+        model = build_model(config["model_cfg"], training=False, data_cfg=config["data_cfg"])
+        check_frame_size(tester.dataset, tester.transforms, model)
+        tested = _restore_for_test(model, config, folder, hint)
+        figures = tester.run(model.to(chosen), tested)
+        if is_main():
+            writer = open_writer(folder)
+            for tag, value in figures.items():
+                if isinstance(value, float):
+                    writer.add_scalar(tag, value, tested)
+            writer.close()
+        return figures
+
+
+def _restore_for_test(model: torch.nn.Module, config: Mapping[str, Any], folder: Path, hint: int | str) -> int:
+    """Fills the network; the iteration it was trained to."""
+    cfg = config["evaluator_cfg"]
+    if hint == 0:
+        logger.warning("restore_hint is 0: testing a FRESHLY INITIALISED network, nothing has been trained")
+        return 0
+    path = find_checkpoint(folder / "checkpoints", cfg["save_name"], hint) if isinstance(hint, int) else Path(hint)
+    state = load_checkpoint(path)
+    strict = cfg.get("restore_ckpt_strict", True)
+    restore_weights(model, state, path, strict=strict, model_cfg=config["model_cfg"])
+    logger.info("restored %s", path)
+    return hint if isinstance(hint, int) else int(state.get("iteration", 0))

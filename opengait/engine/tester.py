@@ -1,0 +1,120 @@
+"""From a network to the figures of a protocol: embed, rank, show, write."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from opengait.data.dataset import GaitDataset
+from opengait.data.loader import test_loader
+from opengait.data.transforms import build_transforms
+from opengait.engine.distributed import on_main, rank, world_size
+from opengait.engine.inference import default_frames_per_batch, embed
+from opengait.engine.logs import show_table
+from opengait.engine.precision import Precision, precision_name
+from opengait.evaluation.runner import Evaluation, run_protocol
+from opengait.evaluation.tables import rich_table
+
+logger = logging.getLogger(__name__)
+
+
+class Tester:
+    """The test of a config, for any network and iteration; all processes embed, the first ranks.
+
+    Args:
+        config: resolved config; `evaluator_cfg` decides, also in the middle of training.
+        folder: the run's folder; figures are written to `results/` in it.
+        device: of this process.
+
+    Raises:
+        ValueError: the test data does not fit the config.
+    """
+
+    def __init__(self, config: Mapping[str, Any], folder: Path, *, device: torch.device) -> None:
+        self.config, self.folder, self.device = config, folder, device
+        self.cfg = config["evaluator_cfg"]
+        self.dataset = GaitDataset(config["data_cfg"], training=False)
+        self.transforms = build_transforms(self.cfg["transform"])
+        self.precision = Precision(precision_name(self.cfg, device), device)
+        self.frames_per_batch = self.cfg.get("frames_per_batch") or default_frames_per_batch(device)
+
+    def embed(self, model: nn.Module) -> dict[str, np.ndarray] | None:
+        """Features by sequence index, on the main process."""
+        loader = test_loader(
+            self.dataset,
+            self.cfg["sampler"],
+            frames_per_batch=self.frames_per_batch,
+            rank=rank(),
+            world_size=world_size(),
+            num_workers=self.config["data_cfg"].get("num_workers", 0),
+            pin_memory=self.device.type == "cuda",
+        )
+        try:
+            return embed(
+                model, loader, self.transforms, len(self.dataset), device=self.device, precision=self.precision
+            )
+        finally:
+            loader.close()
+
+    def run(self, model: nn.Module, iteration: int) -> dict[str, float]:
+        """Figures in percent by tag, on the main process; empty elsewhere.
+
+        Raises:
+            ValueError: embeddings that are not finite (naming sequences), or a protocol the data does not fit.
+        """
+        features = self.embed(model)
+        return on_main(lambda: self._judge(features or {}, iteration)) or {}
+
+    def _judge(self, features: dict[str, np.ndarray], iteration: int) -> dict[str, float]:
+        self._check_finite(features)
+        data_cfg, cfg, dataset = self.config["data_cfg"], self.cfg, self.dataset
+        evaluation = run_protocol(
+            cfg["eval_func"],
+            features["embeddings"] if list(features) == ["embeddings"] else features,
+            dataset.labels,
+            dataset.types,
+            dataset.views,
+            dataset=data_cfg.get("test_dataset_name") or data_cfg["dataset_name"],
+            metric=cfg.get("metric", "euc"),
+            cross_view_gallery=cfg.get("cross_view_gallery", False),
+            probe_set=dataset.partition.probe,
+            gallery_set=dataset.partition.gallery,
+            rerank=cfg.get("rerank"),
+            out_dir=self.folder / "results",
+            device=self.device,
+        )
+        logger.info("%s", evaluation.protocol)
+        for table in evaluation.tables:
+            show_table(rich_table(table))
+        logger.info(", ".join(f"{tag} {value:.2f}" for tag, value in evaluation.figures.items()))
+        logger.info("figures written to %s", self._write(evaluation, iteration))
+        return dict(evaluation.figures)
+
+    def _check_finite(self, features: Mapping[str, np.ndarray]) -> None:
+        for name, values in features.items():
+            finite = np.isfinite(values.reshape(len(values), -1)).all(1)
+            if not finite.all():
+                bad = np.flatnonzero(~finite)
+                shown = ", ".join(self.dataset.name(int(index)) for index in bad[:3])
+                raise ValueError(f"{name} of {len(bad)} of {len(values)} sequences are not finite: {shown}")
+
+    def _write(self, evaluation: Evaluation, iteration: int) -> Path:
+        data_cfg = self.config["data_cfg"]
+        name = data_cfg.get("test_dataset_name") or data_cfg["dataset_name"]
+        path = self.folder / "results" / f"{name}-{self.cfg['save_name']}-{iteration:05d}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = {
+            "iteration": iteration,
+            "test_dataset_name": name,
+            "test_data": self.dataset.fingerprint(),
+            **evaluation.to_dict(),
+        }
+        path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        return path

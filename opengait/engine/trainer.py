@@ -1,0 +1,274 @@
+"""Training: `Trainer.fit()` is the algorithm, `Trainer.train_step()` one iteration; all else is a hook."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from opengait.data.batch import Batch
+from opengait.data.dataset import GaitDataset
+from opengait.data.loader import train_loader
+from opengait.data.transforms import build_transforms
+from opengait.engine import hooks
+from opengait.engine.checkpoint import FORMAT
+from opengait.engine.distributed import GatheredLoss, gather_counts, is_main, rank, world_size, wrap_network
+from opengait.engine.optimizer import build_optimizer, build_scheduler
+from opengait.engine.precision import Precision, precision_name
+from opengait.engine.preflight import check_training
+from opengait.engine.randomness import rng_states, seed_everything, seed_iteration, use_deterministic_algorithms
+from opengait.engine.restore import restore
+from opengait.engine.run_folder import config_tree, write_config
+from opengait.engine.sync_batchnorm import convert_sync_batchnorm, fix_batchnorm, unsynchronised_batchnorm
+from opengait.modeling.build import build_model
+from opengait.modeling.losses import LossAggregator
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Step:
+    """One batch that went through the network.
+
+    Attributes:
+        info, visual_summary: what the losses and the model have to show, on the device.
+        bad: the loss or a gradient was not finite (on any process).
+        counted: the weights were changed.
+        data_seconds: time that the loop waited for the batch.
+    """
+
+    batch: Batch
+    loss: Tensor
+    info: Mapping[str, Tensor]
+    visual_summary: Mapping[str, Tensor]
+    bad: bool
+    counted: bool
+    data_seconds: float = 0.0
+
+
+@dataclass
+class TrainResult:
+    """What a run leaves behind.
+
+    Attributes:
+        iteration: counted iterations.
+        folder: the run's folder.
+        checkpoint: the newest checkpoint of this process's run.
+        figures: of the last test in training, on the main process.
+        stop_signal: number of the signal that ended the run early, else 0.
+    """
+
+    iteration: int
+    folder: Path
+    checkpoint: Path | None = None
+    figures: dict[str, float] = field(default_factory=dict)
+    stop_signal: int = 0
+
+
+class Trainer:
+    """Trains the network of a config, as one of any number of processes.
+
+    Attributes:
+        iteration: counted iterations, those that changed the weights.
+        draws: batches taken; larger than `iteration` by the skipped ones. Batch and augmentation depend on it.
+        requested_stop: signal that this process was given; `stop_signal` is what all have agreed on.
+
+    Args:
+        config: resolved config with all sections.
+        folder: the run's folder.
+        device: of this process.
+        resume: 'auto' goes on from the newest whole checkpoint in the folder; 'no' starts as `restore_hint` says.
+
+    Raises:
+        ValueError: the config does not fit the data, the network or the checkpoint.
+    """
+
+    def __init__(self, config: Mapping[str, Any], folder: Path, *, device: torch.device, resume: str = "no") -> None:
+        self.config, self.folder, self.device = config, folder, device
+        self.cfg = cfg = config["trainer_cfg"]
+        self.save_name, self.total_iter, self.seed = cfg["save_name"], cfg["total_iter"], cfg.get("seed", 0)
+        self.iteration = self.draws = 0
+        self.requested_stop = self.stop_signal = 0
+        self.figures: dict[str, float] = {}
+        self.test_seconds = 0.0
+        self.last_checkpoint: Path | None = None
+        self.shares: list[int] = []
+        self._kept: list[Tensor] = []
+
+        if cfg.get("deterministic"):
+            use_deterministic_algorithms(device)
+        seed_everything(self.seed)  # the same on every process, hence the same network
+        self.dataset = GaitDataset(config["data_cfg"], training=True)
+        self.transforms = build_transforms(cfg["transform"])
+        self.model = build_model(config["model_cfg"], training=True, data_cfg=config["data_cfg"]).to(device)
+        check_training(config, self.dataset, self.transforms, self.model)
+        self.precision = Precision(
+            precision_name(cfg, device), device, training=True, clip_grad_norm=cfg.get("clip_grad_norm")
+        )
+        scaled = self.precision.scaler is not None
+        self.optimizer = build_optimizer(config["optimizer_cfg"], self.model, scaled=scaled)
+        self.scheduler = build_scheduler(config["scheduler_cfg"], self.optimizer)
+        self._gathered: list[GatheredLoss] = []
+        self.losses = LossAggregator(config["loss_cfg"], wrap=self._gather).to(device)
+
+        self.log_hook = hooks.LogHook(cfg["log_iter"])
+        self.hooks: list[hooks.Hook] = [
+            hooks.NonFiniteHook(cfg.get("max_bad_steps", 10)),
+            self.log_hook,
+            hooks.TensorBoardHook(cfg.get("image_iter") or 10 * cfg["log_iter"]),
+            hooks.CheckpointHook(cfg["save_iter"], cfg.get("keep_last")),
+            hooks.SignalHook(),
+        ]
+        if cfg.get("with_test"):
+            self.hooks.append(hooks.EvaluationHook(cfg["save_iter"]))
+        restore(self, resume)
+        self.network = self._distribute()
+
+    def fit(self) -> TrainResult:
+        """Trains until `total_iter` counted iterations, or until a signal asks to stop."""
+        try:
+            self.call("start")
+            batches = self.batches()
+            while self.iteration < self.total_iter and not self.stop_signal:
+                began = time.monotonic()
+                batch = next(batches)
+                waited = time.monotonic() - began
+                step = self.train_step(batch)
+                step.data_seconds = waited
+                self.call("after_step", step)
+        finally:
+            self.call("finish")
+        return TrainResult(self.iteration, self.folder, self.last_checkpoint, self.figures, self.stop_signal)
+
+    def train_step(self, batch: Batch) -> Step:
+        """Forward, losses, backward, step; nothing is changed where the loss or a gradient is not finite."""
+        seed_iteration(self.seed, batch.iteration)
+        self.draws = batch.iteration + 1
+        self.model.iteration = self.iteration
+        self._remember_buffers()
+        inputs = self.model.prepare_inputs(batch.to(self.device), self.transforms)
+        with self.precision.autocast():
+            output = self.network(inputs)
+        loss, info = self.losses(output["training_feat"])
+        self.optimizer.zero_grad(set_to_none=True)
+        self.precision.backward(loss)
+        bad = self._agree(self.precision.non_finite(loss, self.optimizer))
+        counted = not bad and self.precision.step(self.optimizer)
+        if counted:
+            self.iteration += 1
+            self.scheduler.step()
+        elif bad:
+            self._put_back_buffers()
+        return Step(batch, loss.detach(), info, output.get("visual_summary") or {}, bad, counted)
+
+    def batches(self) -> Iterator[Batch]:
+        """This process's batches from the next draw on, without end; all of the same number of sequences."""
+        loader = train_loader(
+            self.dataset,
+            self.cfg["sampler"],
+            seed=self.seed,
+            rank=rank(),
+            world_size=world_size(),
+            num_workers=self.config["data_cfg"].get("num_workers", 0),
+            start_iteration=self.draws,
+            pin_memory=self.device.type == "cuda",
+        )
+        try:
+            for batch in loader:
+                if not self.shares:
+                    self.shares = [count for (count,) in gather_counts([len(batch.labels)])]
+                    for loss in self._gathered:
+                        loss.shares = self.shares
+                yield batch
+        finally:
+            loader.close()
+
+    def call(self, event: str, *arguments: Any) -> None:
+        """Calls every hook's method of that name, in order."""
+        for hook in self.hooks:
+            getattr(hook, event)(self, *arguments)
+
+    def sequence_name(self, index: int) -> str:
+        """What a message calls a training sequence."""
+        return self.dataset.name(index)
+
+    def state_dict(self) -> dict[str, Any]:
+        """A checkpoint's contents; needs all processes."""
+        return {
+            "format": FORMAT,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.precision.state_dict(),
+            "iteration": self.iteration,
+            "draws": self.draws,
+            "interval": self.log_hook.means.state_dict(),
+            "rng": rng_states(self.device),
+            "world_size": world_size(),
+            "config": config_tree(self.config),
+            "labels": list(self.dataset.label_set),
+            "data_fingerprint": self.dataset.fingerprint(),
+        }
+
+    def _distribute(self) -> nn.Module:
+        """Synchronised or frozen batch norm, wrapped for several processes, compiled: what `train_step` calls."""
+        if self.cfg.get("sync_BN"):
+            self.model = convert_sync_batchnorm(self.model)
+        if self.cfg.get("fix_BN"):
+            fix_batchnorm(self.model)
+        split = unsynchronised_batchnorm(self.model)
+        if split and world_size() > 1:
+            logger.warning(
+                "sync_BN is off: %d batch norms see only the sequences of their own process, "
+                "so results depend on the number of processes",
+                len(split),
+            )
+        if is_main():
+            logger.info("%.5f million parameters", sum(p.numel() for p in self.model.parameters()) / 1e6)
+            text = write_config(self.folder, "config.yaml", self.config)
+            logger.info("resolved config, saved as %s:\n%s", self.folder / "config.yaml", text)
+        network = wrap_network(
+            self.model,
+            self.device,
+            find_unused_parameters=self.cfg.get("find_unused_parameters", False),
+            sync=not split,
+        )
+        return torch.compile(network) if self.cfg.get("compile") else network  # type: ignore[return-value]
+
+    def _gather(self, loss: nn.Module) -> GatheredLoss:
+        self._gathered.append(GatheredLoss(loss))
+        return self._gathered[-1]
+
+    def _agree(self, bad: Tensor) -> bool:
+        """Whether any process has a loss that is not finite; also settles whether to stop.
+
+        The one message between processes of an iteration beside the gradients, and the one value the host waits for.
+        """
+        if world_size() == 1:
+            self.stop_signal = self.requested_stop
+            return bool(bad)
+        flags = torch.stack([bad.float(), torch.full_like(bad, self.requested_stop, dtype=torch.float32)])
+        torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+        any_bad, stop = flags.tolist()
+        self.stop_signal = int(stop)
+        return bool(any_bad)
+
+    def _remember_buffers(self) -> None:
+        # A batch that is not finite spoils batch norm's statistics in the forward pass already.
+        buffers = list(self.model.buffers())
+        if len(self._kept) != len(buffers):
+            self._kept = [buffer.detach().clone() for buffer in buffers]
+        elif buffers:
+            with torch.no_grad():
+                torch._foreach_copy_(self._kept, buffers)
+
+    def _put_back_buffers(self) -> None:
+        with torch.no_grad():
+            for buffer, kept in zip(self.model.buffers(), self._kept, strict=True):
+                buffer.copy_(kept)
