@@ -1,0 +1,30 @@
+"""What a hook may do and when."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from opengait.engine.trainer import Step, Trainer
+
+
+class Hook:
+    """One concern beside the training itself; every method does nothing unless overridden.
+
+    All processes call the hooks in the same order, so a hook may use collectives.
+    """
+
+    def start(self, trainer: Trainer) -> None:
+        """Before the first iteration."""
+
+    def after_step(self, trainer: Trainer, step: Step) -> None:
+        """After every batch, also one whose step was skipped (`step.counted` is false)."""
+
+    def after_log(self, trainer: Trainer, means: dict[str, float], rates: dict[str, float]) -> None:
+        """Every `log_iter` counted iterations, with the interval's means (see `hooks.log`)."""
+
+    def after_test(self, trainer: Trainer, figures: dict[str, float]) -> None:
+        """After an evaluation in the middle of training; `figures` are empty but on the main process."""
+
+    def finish(self, trainer: Trainer) -> None:
+        """At the end, also after an error."""

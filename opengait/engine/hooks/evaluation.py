@@ -1,0 +1,42 @@
+"""Testing in the middle of training (`with_test`)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from opengait.engine.hooks.base import Hook
+from opengait.engine.sync_batchnorm import fix_batchnorm
+from opengait.engine.tester import Tester
+
+if TYPE_CHECKING:
+    from opengait.engine.trainer import Step, Trainer
+
+logger = logging.getLogger(__name__)
+
+
+class EvaluationHook(Hook):
+    """All processes embed the test set every `save_iter` iterations and at the end; the first one ranks it."""
+
+    def __init__(self, save_iter: int) -> None:
+        self.save_iter = save_iter
+        self._tester: Tester | None = None
+
+    def start(self, trainer: Trainer) -> None:
+        # Made before the first iteration, so that a mistake in the test set is not found after hours.
+        self._tester = Tester(trainer.config, trainer.folder, device=trainer.device)
+
+    def after_step(self, trainer: Trainer, step: Step) -> None:
+        due = trainer.iteration % self.save_iter == 0 or trainer.iteration >= trainer.total_iter
+        if self._tester is None or not step.counted or not due or trainer.stop_signal:
+            return
+        began = time.monotonic()
+        logger.info("testing at iteration %d", trainer.iteration)
+        figures = self._tester.run(trainer.model, trainer.iteration)
+        trainer.model.train()
+        if trainer.cfg.get("fix_BN"):
+            fix_batchnorm(trainer.model)
+        trainer.figures = figures
+        trainer.test_seconds = time.monotonic() - began
+        trainer.call("after_test", figures)
