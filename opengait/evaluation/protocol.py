@@ -53,8 +53,13 @@ class SequenceNames:
             raise ValueError(
                 f"{len(labels)} labels, {len(types)} types and {len(views)} views; expected one each a sequence"
             )
+        label_array, type_array, view_array = (
+            np.array([str(name) for name in names], dtype=np.str_) for names in (labels, types, views)
+        )
         return cls(
-            *(np.array([str(name) for name in names], dtype=np.str_) for names in (labels, types, views)),
+            label_array,
+            type_array,
+            view_array,
             probe_set=None if probe_set is None else frozenset(map(str, probe_set)),
             gallery_set=None if gallery_set is None else frozenset(map(str, gallery_set)),
         )
@@ -138,8 +143,8 @@ class Condition(Selector):
 
 
 class Figure(_Strict):
-    measure: str = Field(pattern=r"^(Rank-[1-9]\d*|mAP|mINP)$")
-    """Rank-k, mAP or mINP."""
+    measure: str = Field(pattern=r"^(Rank-[1-9]\d*|mAP|mINP|mIoU)$")
+    """Rank-k, mAP or mINP; mIoU of masks, which no other figure stands beside."""
     tag: str | None = None
     """Name of the returned figure without `scalar/test_accuracy/`, with `{condition}`; None: shown only."""
 
@@ -165,7 +170,7 @@ class Protocol(_Strict):
     cross_view_gallery: bool = False
     """Chosen by `cross_view_gallery` of the evaluator settings."""
     gallery: Selector | None = None
-    conditions: dict[str, Condition]
+    conditions: dict[str, Condition] = {}
     view_rule: Literal["none", "each-pair-of-views", "each-pair-with-identical", "all-views-but-own"] = "none"
     """none: views play no part. each-pair-of-views: every probe view against the gallery of every other view, averaged.
     each-pair-with-identical: the same with the probe's own view. all-views-but-own: gallery of all views without
@@ -191,7 +196,16 @@ class Protocol(_Strict):
                 raise ValueError(f"condition {condition} has no gallery, and the protocol has none either")
         if bool(self.figures) == (self.submission is not None):
             raise ValueError("a protocol has either figures or a submission")
+        if self.compares_masks and (len(self.figures) > 1 or self.conditions):
+            raise ValueError("mIoU stands alone: no other figure, and no conditions")
+        if not self.compares_masks and not self.conditions:
+            raise ValueError("a protocol needs at least one condition, which says what the probes are")
         return self
+
+    @property
+    def compares_masks(self) -> bool:
+        """Whether pixels are compared and not embeddings."""
+        return any(figure.measure == "mIoU" for figure in self.figures)
 
     def gallery_of(self, condition: str) -> Selector:
         own = self.conditions[condition].gallery or self.gallery
@@ -266,15 +280,11 @@ def find_protocol(eval_func: str, dataset: str | None, cross_view_gallery: bool 
 
 def full_name(title: str, protocol: Protocol, metric: str, rerank: bool = False) -> str:
     """Everything that a figure depends on: data set, gallery, view rule, metric, re-ranked or not, official or not."""
-    return "; ".join(
-        [
-            title,
-            protocol.name,
-            f"{METRICS[metric]} distance",
-            "k-reciprocal re-ranking" if rerank else "not re-ranked",
-            "official protocol" if protocol.official else "not an official protocol",
-        ]
+    ranking = (
+        [] if protocol.compares_masks else [f"{METRICS[metric]} distance", "re-ranked" if rerank else "not re-ranked"]
     )
+    official = "official protocol" if protocol.official else "not an official protocol"
+    return "; ".join([title, protocol.name, *ranking, official])
 
 
 def _unknown(kind: str, name: str, known: Sequence[str]) -> str:

@@ -39,6 +39,14 @@ class Ranking:
     positives: NDArray[np.int64]
     candidates: NDArray[np.int64]
 
+    def measure(self, name: str) -> NDArray[np.float64]:
+        """Rank-k (1 for a hit, 0 for a miss), mAP or mINP of each probe, 0 to 1; NaN where it is not defined."""
+        if name == "mAP":
+            return self.average_precision
+        if name == "mINP":
+            return self.inverse_negative_penalty
+        return ((self.first > 0) & (self.first <= int(name.removeprefix("Rank-")))).astype(np.float64)
+
 
 def positions_of_positives(
     distances: Tensor, positive: Tensor, valid: Tensor | None = None, *, nearest_only: bool = False

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from opengait.evaluation import protocol as declared
 from opengait.evaluation.distances import Distances
-from opengait.evaluation.protocol import TAG_PREFIX, Protocol, SequenceNames
-from opengait.evaluation.ranking import Ranking, rank
+from opengait.evaluation.protocol import TAG_PREFIX, SequenceNames
+from opengait.evaluation.ranking import rank
 from opengait.evaluation.tables import Table
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
-Ranker = Callable[["Task"], Ranking]
+Ranker = Callable[["Task"], "Ranked"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,15 @@ class Task:
     nearest_only: bool
 
 
+class Ranked(Protocol):
+    """The gallery of a task ranked for each probe: measures and number of positives, `[n_probes, n_segments]`."""
+
+    @property
+    def positives(self) -> IntArray: ...
+
+    def measure(self, name: str) -> FloatArray: ...
+
+
 @dataclass
 class Figures:
     """What a protocol gives: by tag as published (rounded) and exact, tables of each measure, and what was missing."""
@@ -42,8 +53,6 @@ class Figures:
     exact: dict[str, float] = field(default_factory=dict)
     tables: list[Table] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    probes: dict[str, int] = field(default_factory=dict)
-    gallery: dict[str, int] = field(default_factory=dict)
 
 
 def by_distance(distances: Distances) -> Ranker:
@@ -70,8 +79,9 @@ class Retrieval:
         ValueError: no probe of any condition, no gallery, or nothing left to compare under the view rule.
     """
 
-    def __init__(self, protocol: Protocol, names: SequenceNames) -> None:
+    def __init__(self, protocol: declared.Protocol, names: SequenceNames) -> None:
         self.protocol = protocol
+        self.names = names
         self.notes: list[str] = []
         views = names.views
         if protocol.view_until is not None:
@@ -125,6 +135,9 @@ class Retrieval:
     def figures(self, ranker: Ranker) -> Figures:
         """All figures of the protocol, in percent.
 
+        Args:
+            ranker: ranks the gallery of a task for its probes; `by_distance` makes one from embeddings.
+
         Raises:
             ValueError: nothing left to compare under the view rule.
         """
@@ -135,7 +148,6 @@ class Retrieval:
             for condition in conditions:
                 probes = self.probes[condition]
                 chosen = np.searchsorted(task.probes, probes)
-                result.probes[condition], result.gallery[condition] = len(probes), len(task.gallery)
                 result.notes += self._missing(condition, probes, ranking.positives[chosen])
                 for figure in self.protocol.figures:
                     values = self._measure(ranking, figure.measure)[chosen]
@@ -150,20 +162,15 @@ class Retrieval:
                         result.published[tag], result.exact[tag] = published[1], exact[1]
         if not any(rows.values()):
             raise ValueError(f"nothing to compare under the view rule: {'; '.join(result.notes)}")
-        result.tables = [self._table(measure, found) for measure, found in rows.items() if found]
+        result.tables = self._tables(rows)
         return result
 
-    def _measure(self, ranking: Ranking, measure: str) -> FloatArray:
+    def _measure(self, ranking: Ranked, measure: str) -> FloatArray:
         """Values of the probes, `[n_probes, n_segments]`, 0 to 1; NaN where a probe is not to be counted."""
-        if measure == "mAP":
-            return ranking.average_precision
-        if measure == "mINP":
-            return ranking.inverse_negative_penalty
-        k = int(measure.removeprefix("Rank-"))
-        hits = ((ranking.first > 0) & (ranking.first <= k)).astype(np.float64)
-        if self.protocol.without_positive == "skip":
-            hits[ranking.positives == 0] = np.nan
-        return hits
+        values = ranking.measure(measure)
+        if measure.startswith("Rank-") and self.protocol.without_positive == "skip":
+            return np.where(ranking.positives > 0, values, np.nan)
+        return values
 
     def _average(self, values: FloatArray, condition: str, decimals: int | None) -> tuple[FloatArray, float] | None:
         """Values by probe view (one value where views play no part), and their mean; None if nothing counts."""
@@ -214,14 +221,21 @@ class Retrieval:
             f"{condition}: {count} of {lonely.size} {what} have no gallery sequence of the subject and {fate} in Rank-k"
         ]
 
-    def _table(self, measure: str, rows: dict[str, tuple[FloatArray, float]]) -> Table:
+    def _tables(self, rows: dict[str, dict[str, tuple[FloatArray, float]]]) -> list[Table]:
+        """One table a measure, by probe view; where views play no part one table of all measures."""
         if self.protocol.view_rule == "none":
-            return Table(measure, (), tuple((name, (mean,), mean) for name, (_, mean) in rows.items()))
-        lines = [
-            (name, tuple(None if np.isnan(v) else float(v) for v in values), mean)
-            for name, (values, mean) in rows.items()
-        ]
-        return Table(f"{measure} by probe view", tuple(self.views), tuple(lines))
+            names = dict.fromkeys(name for found in rows.values() for name in found)
+            lines = [(n, tuple(found[n][1] if n in found else None for found in rows.values()), None) for n in names]
+            return [Table("percent", tuple(rows), tuple(lines))]
+        tables = []
+        for measure, found in rows.items():
+            by_view = [
+                (name, tuple(None if np.isnan(value) else float(value) for value in values), mean)
+                for name, (values, mean) in found.items()
+            ]
+            if by_view:
+                tables.append(Table(f"{measure} by probe view, percent", tuple(self.views), tuple(by_view)))
+        return tables
 
 
 def _codes(views: NDArray[np.str_], kept: NDArray[np.bool_]) -> tuple[list[str], IntArray]:

@@ -14,8 +14,18 @@ import torch
 from numpy.typing import NDArray
 
 from opengait.evaluation.distances import DEFAULT_MEMORY, Distances, check_metric
-from opengait.evaluation.protocol import SequenceNames, find_protocol, full_name, protocol_functions
-from opengait.evaluation.retrieval import Retrieval, by_distance
+from opengait.evaluation.protocol import (
+    TAG_PREFIX,
+    SequenceNames,
+    Submission,
+    find_protocol,
+    full_name,
+    protocol_functions,
+)
+from opengait.evaluation.reranking import reranked_rows
+from opengait.evaluation.retrieval import Figures, Retrieval, by_distance
+from opengait.evaluation.segmentation import mean_iou
+from opengait.evaluation.submissions import submission_text, write_submission
 from opengait.evaluation.tables import Table
 
 Embeddings = NDArray[np.generic] | torch.Tensor
@@ -126,14 +136,15 @@ def run_protocol(
 
     Args:
         eval_func: one of `eval_funcs()`.
-        embeddings: `[n, c, p]`, any float type, or a mapping that holds it under `embeddings`.
+        embeddings: `[n, c, p]`, any float type, or a mapping that holds it under `embeddings`; for segmentation a
+            mapping with `pred` and `mask`, `[n, ...]` images, which may be more than there are sequences.
         labels, types, views: subject, walking condition and view of each sequence.
         dataset: chooses the protocol; may be left out where `eval_func` serves one data set.
         metric: "euc" or "cos".
         cross_view_gallery: the cross-view protocol of the data set.
         probe_set, gallery_set: `label-type-view` names, for data sets that list them.
         rerank: k-reciprocal re-ranking; None: as the protocol says.
-        out_dir: folder of submission files.
+        out_dir: folder of submission files; None: `GREW_result`, `HID_result` in the working directory.
         device: where distances are computed; None: CUDA if there is one.
         memory: bytes that may be taken beyond the embeddings.
 
@@ -143,26 +154,65 @@ def run_protocol(
     """
     check_metric(metric)
     title, protocol = find_protocol(eval_func, dataset, cross_view_gallery)
+    if rerank and not protocol.rerank:
+        raise ValueError(f"{eval_func} takes no re-ranking: its published figures are not re-ranked; leave rerank out")
+    rerank = protocol.rerank if rerank is None else rerank
+    name = full_name(title, protocol, metric, rerank)
+    if protocol.compares_masks:
+        value = {TAG_PREFIX + str(figure.tag): mean_iou(embeddings) for figure in protocol.figures}
+        return Evaluation(figures=value, exact=dict(value), protocol=name)
     names = SequenceNames.of(labels, types, views, probe_set, gallery_set)
-    if isinstance(embeddings, Mapping):
-        if "embeddings" not in embeddings:
-            raise ValueError(f"no 'embeddings' among the inference features; found: {', '.join(sorted(embeddings))}")
-        embeddings = embeddings["embeddings"]
+    embeddings = _only_embeddings(embeddings)
     if embeddings.ndim == 0 or len(embeddings) != len(names.labels):
         raise ValueError(
             f"embeddings of shape {list(embeddings.shape)} for {len(names.labels)} labels; expected [n, c, p]"
         )
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device is None else device
     distances = Distances(embeddings, metric, device=device, memory=memory)
-    found = Retrieval(protocol, names).figures(by_distance(distances))
+    retrieval = Retrieval(protocol, names)
+    if protocol.submission is not None:
+        found, path = (
+            Figures(notes=retrieval.notes),
+            _submit(protocol.submission, retrieval, distances, rerank, out_dir),
+        )
+    else:
+        found, path = retrieval.figures(by_distance(distances)), None
     for note in found.notes:
         log.warning("%s: %s", title, note)
     return Evaluation(
         figures=found.published,
         exact=found.exact,
-        protocol=full_name(title, protocol, metric),
+        protocol=name,
         tables=found.tables,
-        probes=found.probes,
-        gallery=found.gallery,
+        probes={condition: len(probes) for condition, probes in retrieval.probes.items()},
+        gallery={condition: len(gallery) for condition, gallery in retrieval.galleries.items()},
         notes=found.notes,
+        submission=path,
     )
+
+
+def _only_embeddings(features: Embeddings | Mapping[str, Embeddings]) -> Embeddings:
+    if not isinstance(features, Mapping):
+        return features
+    if "embeddings" not in features:
+        raise ValueError(f"no 'embeddings' among the inference features; found: {', '.join(sorted(features))}")
+    return features["embeddings"]
+
+
+def _submit(
+    submission: Submission, retrieval: Retrieval, distances: Distances, rerank: bool, out_dir: str | Path | None
+) -> Path:
+    """Ranks the gallery for each probe and writes the file."""
+    ((_, task),) = retrieval.tasks()
+    if rerank:
+        rows = reranked_rows(distances, task.probes, task.gallery)
+    else:
+        rows = distances.rows(task.probes, task.gallery, bytes_per_pair=16)
+    names = retrieval.names
+    text = submission_text(submission, names.views[task.probes], names.labels[task.gallery], rows)
+    ranks = len(submission.header) - 1
+    if len(task.gallery) < ranks:
+        retrieval.notes.append(
+            f"the gallery has {len(task.gallery)} sequences and a full file {ranks} ranks: cut short"
+        )
+    return write_submission(text, Path(submission.folder if out_dir is None else out_dir))

@@ -16,13 +16,14 @@ class Table:
 
     Attributes:
         title: what is counted, "Rank-1 by probe view".
-        columns: probe views; empty where views play no part.
-        rows: for each condition its name, one value a column (None: nothing there to count), and their mean.
+        columns: probe views, or measures where views play no part.
+        rows: for each condition its name, one value a column (None: nothing there to count), and their mean (None where
+            columns are different measures).
     """
 
     title: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[float | None, ...], float], ...]
+    rows: tuple[tuple[str, tuple[float | None, ...], float | None], ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers, for JSON."""
@@ -30,10 +31,11 @@ class Table:
 
     def cells(self) -> list[list[str]]:
         """All as text, the heading row first."""
-        lines = [["", *self.columns, "mean"] if self.columns else ["", "all"]]
+        with_mean = any(mean is not None for _, _, mean in self.rows)
+        lines = [["", *self.columns, *(["mean"] if with_mean else [])]]
         for name, values, mean in self.rows:
-            shown = ["-" if value is None else f"{value:.2f}" for value in values] if self.columns else []
-            lines.append([name, *shown, f"{mean:.2f}"])
+            shown = [*values, mean] if with_mean else values
+            lines.append([name, *("-" if value is None else f"{value:.2f}" for value in shown)])
         return lines
 
 

@@ -1,0 +1,67 @@
+"""Files to hand in where a benchmark keeps the truth to itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from opengait.evaluation.protocol import Submission
+
+
+def nearest_columns(distances: torch.Tensor, count: int) -> NDArray[np.int64]:
+    """Columns of the nearest `count` of each row, nearest first, ties in column order: `[rows, count]`."""
+    last = distances.topk(count, dim=1, largest=False).values.amax(dim=1, keepdim=True)
+    row, column = (index.cpu().numpy() for index in torch.nonzero(distances <= last, as_tuple=True))
+    values = distances[distances <= last].cpu().numpy()
+    order = np.lexsort((column, values, row))
+    starts = np.searchsorted(row, np.arange(len(distances)))
+    return np.asarray(column[order[starts[:, None] + np.arange(count)]], dtype=np.int64)
+
+
+def submission_text(
+    submission: Submission,
+    views: NDArray[np.str_],
+    labels: NDArray[np.str_],
+    rows: Iterable[tuple[slice, torch.Tensor]],
+) -> str:
+    """The file's text: a line for each probe with its view (the video's name) and the nearest gallery labels.
+
+    Args:
+        views: of the probes, `[n_probes]`.
+        labels: of the gallery, `[n_gallery]`; with fewer sequences than ranks in the header the columns end there.
+        rows: slices of the probes with their distances `[rows, n_gallery]`, in order.
+
+    Raises:
+        ValueError: a label is no number where the file wants integers.
+    """
+    if submission.integer_labels:
+        odd = [label for label in np.unique(labels) if not str(label).isdecimal()]
+        if odd:
+            raise ValueError(f"gallery label '{odd[0]}' is not a number; {submission.folder} files hold integer labels")
+        labels = np.array([str(int(label)) for label in labels], dtype=np.str_)
+    count = min(len(submission.header) - 1, len(labels))
+    lines = [",".join(submission.header[: count + 1])]
+    for span, distances in rows:
+        for view, columns in zip(views[span], nearest_columns(distances, count), strict=True):
+            lines.append(",".join([str(view), *labels[columns]]))
+    return "\n".join(lines) + "\n"
+
+
+def write_submission(text: str, folder: Path) -> Path:
+    """Writes the text under the time of day, never over another file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = time.strftime("%Y-%m%d-%H%M%S")
+    for attempt in range(1000):
+        path = folder / (f"{stem}-{attempt}.csv" if attempt else f"{stem}.csv")
+        try:
+            with path.open("x", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+        except FileExistsError:
+            continue
+        return path
+    raise FileExistsError(f"{folder} has a thousand results of {stem}; none was overwritten")
