@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,8 @@ class FrameChoice:
             known = ", ".join(SAMPLE_TYPES)
             raise DataError(f"sampler.sample_type: unknown value {self.sample_type!r}{hint}; known: {known}")
         self.number, self.order = self.sample_type.split("_")
+        if sampler_cfg.get("points_in_use"):
+            raise DataError("sampler.points_in_use: point clouds are not supported")
         self._cfg = sampler_cfg
         self.limit: int | None = None
         if self.number == "fixed":
@@ -71,6 +73,14 @@ class FrameChoice:
         if self.number == "all":
             return length if self.limit is None else min(length, self.limit)
         return self.low if self.number == "fixed" else int(rng.integers(self.low, self.high, endpoint=True))
+
+    def counts(self, lengths: np.ndarray, generator_of: Callable[[int], np.random.Generator]) -> np.ndarray:
+        """`count` for sequences 0, 1, 2, ..., int64 [n], each with its own generator where one is needed."""
+        if self.number == "all":
+            return lengths if self.limit is None else np.minimum(lengths, self.limit)
+        if self.number == "fixed":
+            return np.full(len(lengths), self.low)
+        return np.array([self.count(int(length), generator_of(index)) for index, length in enumerate(lengths)])
 
     def choose(self, length: int, rng: np.random.Generator) -> np.ndarray:
         """Frame indices, int64 [n], out of 0 .. length - 1."""

@@ -96,9 +96,7 @@ def test_loader(
     _report_cut(dataset, choice)
     purpose = "test frames"
     # The number to be drawn is known beforehand, since each sequence has its own generator.
-    counts = np.array(
-        [choice.count(int(length), generator(purpose, seed, 0, i)) for i, length in enumerate(dataset.lengths())]
-    )
+    counts = choice.counts(dataset.lengths(), lambda index: generator(purpose, seed, 0, index))
     sampler: InferenceSampler = _build_sampler(
         sampler_cfg, dataset=dataset, lengths=counts, frames_per_batch=frames_per_batch
     )
@@ -109,26 +107,19 @@ def test_loader(
 class BatchLoader:
     """Iterates over batches, each read whole by one worker; `len` is the number of batches where that is known.
 
-    Workers stay alive between passes, until `close` or the end of the loader.
+    Workers stay alive from one full pass to the next. They end with `close`, with a pass that is left early, and with
+    an error; a later pass starts new ones.
 
     Raises:
         DataError: on iteration, where a data file cannot be used; the same whether or not a worker found it.
     """
 
     def __init__(self, reader: BatchReader, jobs: Iterable[Job], num_workers: int, pin_memory: bool) -> None:
+        self._reader = reader
         self._jobs = jobs
-        self._loader: DataLoader | None = DataLoader(
-            _Jobs(reader),
-            batch_size=None,
-            sampler=jobs,
-            num_workers=num_workers,
-            collate_fn=_as_is,
-            pin_memory=pin_memory and torch.cuda.is_available(),
-            persistent_workers=num_workers > 0,
-            worker_init_fn=_start_worker,
-            # Its own generator: otherwise making an iterator would draw from the global one and change dropout.
-            generator=torch.Generator().manual_seed(0),
-        )
+        self._num_workers = num_workers
+        self._pin_memory = pin_memory and torch.cuda.is_available()
+        self._loader: DataLoader | None = None
 
     def __len__(self) -> int:
         if not isinstance(self._jobs, Sized):
@@ -137,15 +128,36 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         if self._loader is None:
-            raise ValueError("the loader is closed")
-        for item in self._loader:
-            if isinstance(item, _Failure):
-                raise DataError(item.message)
-            yield item
+            self._loader = self._start()
+        try:
+            for item in self._loader:
+                if isinstance(item, _Failure):
+                    raise DataError(item.message)
+                yield item
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
-        """Ends the workers."""
-        self._loader = None
+        """Ends the workers now, rather than whenever the garbage collector comes by."""
+        loader, self._loader = self._loader, None
+        workers = getattr(loader, "_iterator", None)  # torch has no public way
+        if workers is not None:
+            workers._shutdown_workers()
+
+    def _start(self) -> DataLoader:
+        return DataLoader(
+            _Jobs(self._reader),
+            batch_size=None,
+            sampler=self._jobs,
+            num_workers=self._num_workers,
+            collate_fn=_as_is,
+            pin_memory=self._pin_memory,
+            persistent_workers=self._num_workers > 0,
+            worker_init_fn=_start_worker,
+            # Its own generator: otherwise making an iterator would draw from the global one and change dropout.
+            generator=torch.Generator().manual_seed(0),
+        )
 
 
 class _TrainingJobs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import mmap
 import pickletools
 import struct
@@ -80,12 +79,6 @@ class Machine:
 
     def string(self, size: int, encoding: str = "utf-8") -> str:
         return str(self.take(size), encoding, "surrogatepass" if encoding == "utf-8" else "strict")
-
-    def quoted(self) -> str:
-        text = self.line().strip()
-        if len(text) < 2 or text[:1] != text[-1:] or text[:1] not in (b"'", b'"'):
-            raise DataError("a string without quotes")
-        return codecs.escape_decode(text[1:-1])[0].decode("latin1")
 
     # The stack.
 
@@ -191,7 +184,6 @@ STEPS: dict[int, Callable[[Machine], Any]] = {
         "F": _push(lambda m: float(m.digits())),
         "G": _push(lambda m: m.number(">d")),
         # Strings and bytes. The long ones stay views of the file.
-        "S": _push(Machine.quoted),
         "T": _push(lambda m: m.string(m.number("<i"), "latin1")),
         "U": _push(lambda m: m.string(m.number("<B"), "latin1")),
         "V": _push(lambda m: str(m.line(), "raw-unicode-escape")),

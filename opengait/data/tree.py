@@ -136,26 +136,35 @@ class PickleTree:
 
     def _walk_subject(self, subject: str) -> None:
         subject_path = os.path.join(self.root, subject)
+        if os.path.islink(subject_path):
+            self._check_link(subject_path)
         for type_name, type_path in self._folders(subject_path):
             for view, folder in self._folders(type_path):
-                names = sorted(entry.name for entry in self._entries(folder))
-                if not names:
-                    self.empty.append(folder)
-                    continue
-                used = self._selection.apply(names, folder)
-                for name in used:
-                    if not name.endswith(".pkl"):
-                        raise DataError(
-                            f"{os.path.join(folder, name)}: sequence folders hold .pkl files; "
-                            "remove this one or leave it out with data_cfg.data_in_use"
-                        )
-                if self.records and len(used) != len(self.records[0].files):
-                    raise DataError(
-                        f"{folder}: holds {len(used)} modalities, {os.path.dirname(self.records[0].files[0])} holds "
-                        f"{len(self.records[0].files)}; every sequence needs the same"
-                    )
-                files = tuple(os.path.join(folder, name) for name in used)
-                self.records.append(Record(subject, type_name, view, files))
+                files = self._files(folder)
+                if files:
+                    self.records.append(Record(subject, type_name, view, files))
+
+    def _files(self, folder: str) -> tuple[str, ...]:
+        """The paths in use of a sequence folder; none where it is empty."""
+        entries = {entry.name: entry for entry in self._entries(folder)}
+        if not entries:
+            self.empty.append(folder)
+            return ()
+        used = [entries[name] for name in self._selection.apply(sorted(entries), folder)]
+        for entry in used:
+            if not entry.name.endswith(".pkl") or not entry.is_file():
+                what = "a folder" if entry.is_dir() else "not a .pkl file"
+                raise DataError(
+                    f"{entry.path}: is {what}; the tree is subject/type/view/*.pkl. "
+                    "Remove it or leave it out with data_cfg.data_in_use"
+                )
+        expected = len(self.records[0].files) if self.records else len(used)
+        if len(used) != expected:
+            raise DataError(
+                f"{folder}: holds {len(used)} modalities, {os.path.dirname(self.records[0].files[0])} holds "
+                f"{expected}; every sequence needs the same number (choose with data_cfg.data_in_use)"
+            )
+        return tuple(entry.path for entry in used)
 
     def _folders(self, path: str) -> list[tuple[str, str]]:
         """(name, path) of the folders in a folder, sorted; stray files beside them are no sequences."""

@@ -1,0 +1,149 @@
+"""Transforms: equal to the reference's numbers, and blind to how a batch is put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from opengait.data.batch import Batch
+from opengait.data.transforms import build_transforms
+from opengait.data.transforms.draws import Draws
+
+
+def batch_of(*frames: Tensor, lengths: list[int] | None = None, positions: list[int] | None = None) -> Batch:
+    count = len(lengths) if lengths else len(frames[0])
+    where = torch.tensor(positions if positions is not None else range(count))
+    return Batch(
+        frames=list(frames),
+        labels=torch.zeros(count, dtype=torch.int64),
+        types=["nm-01"] * count,
+        views=["000"] * count,
+        lengths=torch.tensor([lengths]) if lengths else None,
+        indices=where,
+        positions=where,
+        iteration=3,
+        seed=11,
+    )
+
+
+def silhouettes(*shape: int) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+
+
+def apply(entry: Any, frames: Tensor) -> Tensor:
+    [out] = build_transforms([entry])(batch_of(frames))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("BaseSilCuttingTransform", "BaseSilCutting_64"), ("BaseRgbTransform", "BaseRgb")]
+)
+def test_golden(shared: Callable[[str], Path], name: str, key: str) -> None:
+    golden = np.load(shared("golden/pretreat/pretreat.npz"))
+    frames = torch.from_numpy(golden[f"trf_in/{key}"])
+    for shaped in (frames[None], torch.stack([frames, frames])):
+        for sequence in apply({"type": name}, shaped):
+            torch.testing.assert_close(sequence, torch.from_numpy(golden[f"trf_out/{key}"]), rtol=1e-6, atol=1e-6)
+
+
+def test_division_is_the_correctly_rounded_one() -> None:
+    """The reference divides in float64 and rounds to float32; dividing in float32 gives the same bits."""
+    values = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
+    expected = (values.double() / 255.0).float()
+    assert torch.equal(apply({"type": "BaseSilTransform"}, values), expected)
+
+
+@pytest.mark.parametrize(
+    ("width", "cutting", "left"),
+    [(64, None, 44), (128, None, 88), (44, None, 44), (63, None, 63), (64, 0, 64), (64, 3, 58)],
+)
+def test_cutting_takes_the_middle(width: int, cutting: int | None, left: int) -> None:
+    frames = silhouettes(2, 3, 8, width)
+    entry = {"type": "BaseSilCuttingTransform", "cutting": cutting}
+    start = (width - left) // 2
+    torch.testing.assert_close(apply(entry, frames), frames[..., start : start + left].float() / 255)
+    assert build_transforms([entry]).transforms[0].output_size(8, width) == (8, left)
+
+
+def test_divisor_and_shape_of_frames() -> None:
+    frames = silhouettes(2, 3, 48)
+    out = apply({"type": "BaseSilTransform", "divsor": 1, "img_shape": [8, 6]}, frames)
+    torch.testing.assert_close(out, frames.reshape(2, 3, 8, 6).float())
+
+
+def test_null_casts_only() -> None:
+    frames = silhouettes(2, 3, 4, 4)
+    torch.testing.assert_close(apply(None, frames), frames.float())
+    assert apply(None, torch.ones(2, 3, dtype=torch.float64)).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ([{"type": "BaseSilCutingTransform"}], "did you mean 'BaseSilCuttingTransform'"),
+        ([{"type": "BaseSilTransform", "cutting": 3}], "takes no argument 'cutting'"),
+        ([{"type": "BaseSilCuttingTransform", "cuting": 3}], "did you mean 'cutting'"),
+        ([{"type": "BaseSilCuttingTransform", "cutting": -1}], "found -1"),
+        ([{"type": "BaseSilCuttingTransform", "cutting": 32}], "leaves nothing"),
+        ([{"type": "BaseSilTransform", "divsor": 0}], "divsor"),
+        ([{"type": "BaseSilTransform", "img_shape": [3, 3]}], "does not fit"),
+        ([{"type": "BaseRgbTransform"}], "frames [n, s, 3, h, w] were expected"),
+        ([{"type": "BaseRgbTransform", "mean": [1]}], "one mean and one std"),
+        ([{"cutting": 3}], "`type`"),
+        (["BaseSilTransform"], "`type`"),
+        ({"type": "BaseSilTransform"}, "a list"),
+        ([None, None], "sequences have 1 modalities and the section `transform` has 2 entries"),
+        ([], "has 0 entries"),
+    ],
+)
+def test_mistakes(entries: Any, said: str) -> None:
+    with pytest.raises(ValueError) as error:
+        build_transforms(entries)(batch_of(silhouettes(1, 2, 64, 64)))
+    assert said in str(error.value)
+
+
+def test_modalities_keep_their_order() -> None:
+    sil, ratio = silhouettes(2, 3, 64, 64), torch.rand(2, 3, dtype=torch.float64)
+    first, second = build_transforms([{"type": "BaseSilCuttingTransform"}, None])(batch_of(sil, ratio))
+    assert first.shape == (2, 3, 64, 44)
+    torch.testing.assert_close(second, ratio.float())
+
+
+def test_draws_belong_to_the_sequence_not_to_the_batch() -> None:
+    frames = silhouettes(4, 3, 8, 8)
+    together = Draws.of_batch(batch_of(frames), "modality 0")
+    for name in ("flip", "angle"):
+        values = together.uniform(name, -2.0, 5.0)
+        assert values.dtype == torch.float32
+        assert ((values >= -2) & (values < 5)).all()
+        for position in range(4):
+            alone = Draws.of_batch(batch_of(frames[:1], positions=[position]), "modality 0")
+            torch.testing.assert_close(alone.uniform(name, -2.0, 5.0), values[position : position + 1], rtol=0, atol=0)
+        packed = Draws.of_batch(batch_of(frames.reshape(1, 12, 8, 8), lengths=[3, 4, 3, 2]), "modality 0")
+        torch.testing.assert_close(packed.uniform(name, -2.0, 5.0), values, rtol=0, atol=0)
+    assert not torch.equal(together.uniform("flip"), together.uniform("angle"))
+    assert not torch.equal(together.uniform("flip"), together.within("step 1").uniform("flip"))
+    assert not torch.equal(together.uniform("flip"), Draws.of_batch(batch_of(frames), "modality 1").uniform("flip"))
+
+
+def test_whole_draws_cover_their_range() -> None:
+    draws = Draws(0, 0, torch.arange(500), "cpu")
+    assert set(draws.integers("top", 3, 6).tolist()) == {3, 4, 5, 6}
+
+
+def test_per_sequence_values_reach_every_frame_of_theirs() -> None:
+    values = torch.tensor([1.0, 2.0, 3.0])
+    fixed = torch.ones(3, 4, 2, 2)
+    torch.testing.assert_close(
+        fixed * Draws.of_batch(batch_of(fixed), "").per_frame(values, fixed), fixed * values.view(3, 1, 1, 1)
+    )
+    packed, lengths = torch.ones(1, 6, 2, 2), [1, 3, 2]
+    shaped = Draws.of_batch(batch_of(packed, lengths=lengths), "").per_frame(values, packed)
+    assert shaped.shape == (1, 6, 1, 1)
+    assert shaped.flatten().tolist() == [1, 2, 2, 2, 3, 3]
