@@ -74,8 +74,20 @@ class Registry:
         return self._entries[name]
 
 
-MODELS = Registry("model", {"GaitSet": "opengait.modeling.models.gaitset"})
-BACKBONES = Registry("backbone", {})
+MODELS = Registry(
+    "model",
+    {
+        "Baseline": "opengait.modeling.models.baseline",
+        "GaitSet": "opengait.modeling.models.gaitset",
+    },
+)
+BACKBONES = Registry(
+    "backbone",
+    {
+        "Plain": "opengait.modeling.backbones.plain",
+        "ResNet9": "opengait.modeling.backbones.resnet",
+    },
+)
 LOSSES = Registry(
     "loss",
     {

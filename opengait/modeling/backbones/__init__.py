@@ -1,1 +1,1 @@
-""""""
+"""Backbones that networks name in `backbone_cfg`."""

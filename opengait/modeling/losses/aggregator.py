@@ -32,6 +32,7 @@ class LossAggregator(nn.Module):
         super().__init__()
         self.losses = nn.ModuleDict()
         self._calls: dict[str, LossCall] = {}
+        self._weights: dict[str, float] = {}
         for entry in [loss_cfg] if isinstance(loss_cfg, Mapping) else loss_cfg:
             missing = [key for key in ("type", "log_prefix") if key not in entry]
             if missing:
@@ -44,6 +45,7 @@ class LossAggregator(nn.Module):
             arguments = {key: value for key, value in entry.items() if key not in ("type", "log_prefix")}
             loss = LOSSES.get(entry["type"])(**arguments)
             self.losses[prefix] = loss
+            self._weights[prefix] = loss.loss_term_weight
             self._calls[prefix] = wrap(loss) if wrap is not None else loss
 
     def forward(self, training_feat: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -70,7 +72,7 @@ class LossAggregator(nn.Module):
                         f"training_feat['{name}'] has to be a mapping of arguments, found {type(value).__name__}"
                     )
                 loss, entries = self._calls[name](**value)
-                terms.append(loss.mean() * self.losses[name].loss_term_weight)
+                terms.append(loss.mean() * self._weights[name])
                 info.update({f"scalar/{name}/{entry}": figure.detach() for entry, figure in entries.items()})
             elif isinstance(value, Tensor):
                 terms.append(value.mean())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -25,5 +26,5 @@ class BaseLoss(nn.Module):
         self.loss_term_weight = loss_term_weight
         self.info: dict[str, Tensor] = {}
 
-    def forward(self, **kwargs: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        raise NotImplementedError(f"{type(self).__name__} has to define forward")
+    # Declared as a callable, since every loss names its own arguments.
+    forward: Callable[..., tuple[Tensor, dict[str, Tensor]]]

@@ -31,7 +31,7 @@ class GaitSetSettings(ModelSettings):
     """Channels of the frames and after each of the three blocks."""
     SeparateFCs: SeparateFCsSettings
     """The linear map of each part."""
-    bin_num: list[int] = [16, 8, 4, 2, 1]
+    bin_num: list[int] = Field(default_factory=lambda: [16, 8, 4, 2, 1])
     """Numbers of strips of the horizontal pyramid; both paths have them all."""
 
     @model_validator(mode="after")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -10,7 +12,7 @@ class BasicConv2d(nn.Module):
     """A 2-D convolution without bias, norm or activation; key `conv.weight`."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int, **kwargs: int
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int, **kwargs: Any
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(
@@ -76,7 +78,7 @@ class FocalConv2d(nn.Module):
         halving: int,
         stride: int = 1,
         padding: int = 1,
-        **kwargs: int,
+        **kwargs: Any,
     ) -> None:
         super().__init__()
         self.halving = halving

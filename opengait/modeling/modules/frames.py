@@ -23,21 +23,29 @@ class SetBlockWrapper(nn.Module):
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """[n, c, s, h, w] -> [n, c', s, ...]; a view where the layout in memory allows it."""
         n, _, s = x.shape[:3]
-        folded = _conv_layout(x.transpose(1, 2).flatten(0, 1))
+        folded = _conv_layout(x.transpose(1, 2).flatten(0, 1), self.forward_block)
         return self.forward_block(folded, *args, **kwargs).unflatten(0, (n, s)).transpose(1, 2)
 
 
-def _conv_layout(x: Tensor) -> Tensor:
+def _conv_layout(x: Tensor, block: Callable[..., Tensor]) -> Tensor:
     """[N, c, h, w] in the layout in memory that its device convolves fastest.
 
     On a CPU that is channels-last: twice as fast for GaitSet's blocks, and later blocks keep it by themselves.
     Weights stay as they are, so that checkpoints hold plain contiguous tensors.
+
+    Not so while batch norms learn: in channels-last torch adds up a CPU batch's statistics one float32 after the
+    other, which leaves three digits at 100,000 pixels a channel.
     """
-    if x.ndim != 4 or x.device.type != "cpu":
+    if x.ndim != 4 or x.device.type != "cpu" or _has_training_batch_norm(block):
         return x
     if x.shape[1] == 1:  # both layouts at once: only the stride says which one a convolution takes
         return x.squeeze(1).contiguous().unsqueeze(-1).permute(0, 3, 1, 2)
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def _has_training_batch_norm(block: Callable[..., Tensor]) -> bool:
+    modules = block.modules() if isinstance(block, nn.Module) else ()
+    return any(module.training for module in modules if isinstance(module, nn.modules.batchnorm._BatchNorm))
 
 
 class Pooled(NamedTuple):

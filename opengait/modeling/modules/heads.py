@@ -89,14 +89,14 @@ class SeparateBNNecks(nn.Module):
         _check_parts(x, self.parts_num)
         with no_autocast(x):
             feature = self._batch_norm(full_precision(x))
-            weight = self.fc_bin
+            weight: Tensor = self.fc_bin
             if self.norm:
                 feature = F.normalize(feature, dim=1)
                 weight = F.normalize(weight, dim=1)
             return feature, _map_each_part(feature, weight)
 
     def _batch_norm(self, x: Tensor) -> Tensor:
-        if self.parallel_BN1d:
+        if not isinstance(self.bn1d, nn.ModuleList):
             return self.bn1d(x.flatten(1)).view(x.shape)
         # A layout of old checkpoints; each part's norm stays a module of its own, so that it can be synchronised.
         return torch.stack([norm(part) for norm, part in zip(self.bn1d, x.unbind(2), strict=True)], dim=2)
