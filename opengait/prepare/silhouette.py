@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-# Grey sum at which a frame is dropped: about 40 white pixels, too few for a person (the reference implementation's number).
+# Grey sum at which a frame is dropped: about 40 white pixels, too few for a person (the reference's number).
 MIN_GREY_SUM = 10_000
 
 
@@ -57,10 +57,12 @@ def _median_column(body: np.ndarray) -> int:
 
 def _check(image: np.ndarray, size: int) -> None:
     if size <= 0 or size % 2:
-        raise ValueError(f"size must be even and positive, found {size}: the person is centred between the two middle columns")
+        raise ValueError(
+            f"size must be even and positive, found {size}: the person is centred between the two middle columns"
+        )
     if image.ndim != 2:
         raise ValueError(
-            f"a silhouette is one grey image [h, w], found shape {tuple(image.shape)}; convert colour images to grey first"
+            f"a silhouette is one grey image [h, w], found shape {tuple(image.shape)}; make colour images grey first"
         )
     if image.dtype not in (np.uint8, bool):
         raise ValueError(

@@ -1,1 +1,6 @@
-""""""
+"""Articulated 3-D walkers rendered to a data set: the embedded default for demo, tests and benchmarks."""
+
+from opengait.synthetic.contact_sheet import contact_sheet
+from opengait.synthetic.synthesize import GENERATOR_VERSION, TYPES, SynthesisReport, synthesize
+
+__all__ = ["GENERATOR_VERSION", "TYPES", "SynthesisReport", "contact_sheet", "synthesize"]

@@ -1,0 +1,137 @@
+"""One sequence: a walk under a condition, seen from all its views at once."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from opengait.prepare import normalize_silhouette
+from opengait.synthetic.body import Body, draw_body, mean_body
+from opengait.synthetic.camera import draw_cameras
+from opengait.synthetic.clothing import carry, draw_bag, draw_coat, hang_bag, wear_coat
+from opengait.synthetic.faults import SegmentationFaults
+from opengait.synthetic.gait import draw_gait, mean_gait
+from opengait.synthetic.keys import generator
+from opengait.synthetic.motion import RecordedWalks, worn_by
+from opengait.synthetic.render import draw, outlines
+from opengait.synthetic.surface import Surface, dress
+from opengait.synthetic.walking import walk, walk_phase
+
+FPS = 25.0
+# The rig of cameras rolls along with the walker; this much of the way (metres, either side) is seen as motion.
+_TRAVEL = 0.8
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a data set is made of; every number of it follows from these."""
+
+    seed: int
+    render_seed: int
+    types: tuple[str, ...]
+    views: tuple[str, ...]
+    frames: tuple[int, int]
+    strength: float
+    own_body: bool
+    own_gait: bool
+    size: int = 64
+    motion: RecordedWalks | None = None
+
+    def described(self) -> dict[str, Any]:
+        """The settings in plain JSON types; recorded walks by a checksum."""
+        plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "motion"}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+        walks = self.motion.positions if self.motion else None
+        return {**plain, "motion": walks and zlib.crc32(b"".join(walk.tobytes() for walk in walks))}
+
+
+class Sequence(NamedTuple):
+    """Frames of each view, uint8 [s, size, size], and the recorded piece they show as (walk, start, stop), if any."""
+
+    views: dict[str, np.ndarray]
+    source: tuple[str, int, int] | None
+
+
+def subject_body(settings: Settings, subject: int) -> Body:
+    """The body of a subject: own, or the population mean."""
+    return draw_body(settings.seed, subject) if settings.own_body else mean_body()
+
+
+def subject_gait(settings: Settings, subject: int) -> dict[str, float]:
+    """The gait of a subject: own, or the population mean."""
+    return draw_gait(settings.seed, subject) if settings.own_gait else mean_gait()
+
+
+def render_sequence(settings: Settings, subject: int, kind: str) -> Sequence:
+    """Renders one sequence.
+
+    Args:
+        settings: of the data set.
+        subject: number of the subject, from 0; in recorded walks, its place in the sorted list of people.
+        kind: the sequence's type, such as `cl-02`.
+    """
+    rng = generator(settings.seed, "sequence", settings.render_seed, subject, kind)
+    frames = int(rng.integers(settings.frames[0], settings.frames[1] + 1))
+    body = subject_body(settings, subject)
+    joints, source = _walk(settings, subject, kind, body, frames, rng)
+    surface = _condition(joints, body, kind, rng)
+    cameras = draw_cameras(settings.views, rng)
+    polygons = outlines(surface, cameras)
+    views = {}
+    for index, view in enumerate(settings.views):
+        view_rng = generator(settings.seed, "faults", settings.render_seed, subject, kind, view)
+        faults = SegmentationFaults(view_rng, len(joints), settings.strength)
+        views[view] = _normalised(polygons[index], faults, settings.size)
+    return Sequence(views, source)
+
+
+def _walk(
+    settings: Settings, subject: int, kind: str, body: Body, frames: int, rng: np.random.Generator
+) -> tuple[np.ndarray, tuple[str, int, int] | None]:
+    """Joints [s, 21, 3], and the recorded piece they come from."""
+    source = None
+    fps = FPS
+    if settings.motion is None:
+        gait = subject_gait(settings, subject)
+        phase = walk_phase(gait["cadence"], frames, FPS, 0.03, rng)
+        joints = walk(body, gait, phase, rng)
+    else:
+        motion = settings.motion
+        piece = motion.choose(motion.subjects[subject], settings.types, kind, frames, rng, settings.seed)
+        joints = worn_by(body, motion.positions[piece.walk][piece.start : piece.stop])
+        source = (motion.names[piece.walk], piece.start, piece.stop)
+        fps = motion.fps
+    path = np.arange(len(joints)) * (1.2 / fps)
+    path -= path.mean()
+    path *= min(1.0, _TRAVEL / max(path[-1], 1e-6))
+    joints[..., 2] += path[:, None]
+    return joints, source
+
+
+def _condition(joints: np.ndarray, body: Body, kind: str, rng: np.random.Generator) -> Surface:
+    """The surface of the walker in the sequence's clothes, with bag or coat."""
+    clothed = body.widened(torso=float(np.exp(rng.normal(0.03, 0.05))), limbs=float(np.exp(rng.normal(0.04, 0.06))))
+    hair = float(rng.uniform(0.0, 0.025))
+    bag = draw_bag(rng) if kind.startswith("bg") else None
+    if bag is not None:
+        joints = carry(joints, bag)
+    surface = dress(joints, clothed, hair)
+    if kind.startswith("cl"):
+        wear_coat(surface, joints, clothed, draw_coat(rng))
+    if bag is not None:
+        hang_bag(surface, joints, clothed, bag)
+    return surface
+
+
+def _normalised(polygons: np.ndarray, faults: SegmentationFaults, size: int) -> np.ndarray:
+    """One view's outlines -> normalised frames [s, size, size]; frames that show too little are left out."""
+    frames = []
+    for index, image in enumerate(draw(polygons)):
+        faults.apply(image, index)
+        frame = normalize_silhouette(image, size)
+        if frame is not None:
+            frames.append(frame)
+    return np.stack(frames) if frames else np.zeros((0, size, size), np.uint8)
