@@ -7,6 +7,7 @@ A file is a dict with `model`, `optimizer`, `scheduler`, `iteration` (the refere
 from __future__ import annotations
 
 import contextlib
+import glob
 import logging
 import os
 import pickle
@@ -75,9 +76,10 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: cannot write the checkpoint: {error}") from error
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise CheckpointError(f"{path}: cannot write the checkpoint: {error}") from error
 
 
 def _sync_folder(folder: Path) -> None:
@@ -135,6 +137,12 @@ def newest_whole_checkpoint(folder: Path, save_name: str) -> Iterator[tuple[Path
             continue
         yield path, state
         return
+
+
+def remove_unfinished(folder: Path, save_name: str) -> None:
+    """Deletes what runs of this name left behind that were killed while they wrote."""
+    for path in folder.glob(f".{glob.escape(save_name)}-*.pt.*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def prune_checkpoints(folder: Path, save_name: str, keep_last: int | None) -> None:

@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from rich.console import Console, RenderableType
 
@@ -26,8 +27,8 @@ class _Console(logging.StreamHandler):
         logging.Handler.__init__(self)
 
     @property
-    def stream(self) -> io.TextIOBase:  # type: ignore[override]
-        return sys.stderr  # type: ignore[return-value]
+    def stream(self) -> TextIO:  # type: ignore[override]
+        return sys.stderr
 
 
 @contextlib.contextmanager

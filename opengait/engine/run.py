@@ -12,12 +12,12 @@ import torch
 
 from opengait.engine.checkpoint import find_checkpoint, load_checkpoint, restore_weights
 from opengait.engine.distributed import choose_device, init_from_environment, is_main
+from opengait.engine.evaluator import Evaluator
 from opengait.engine.hooks.tensorboard import open_writer
 from opengait.engine.logs import logging_to
-from opengait.engine.preflight import check_frame_size
+from opengait.engine.preflight import check_testing
 from opengait.engine.randomness import seed_everything
 from opengait.engine.run_folder import run_folder, write_config
-from opengait.engine.tester import Tester
 from opengait.engine.trainer import Trainer, TrainResult
 from opengait.modeling.build import build_model
 
@@ -81,18 +81,16 @@ def test(
         if is_main():
             text = write_config(folder, "config-test.yaml", config)
             logger.info("resolved config, saved as %s:\n%s", folder / "config-test.yaml", text)
-        tester = Tester(config, folder, device=chosen)
-        tester.transforms.check_count(tester.dataset.modalities)
+        evaluator = Evaluator(config, folder, device=chosen)
         seed_everything(trainer_cfg.get("seed", 0))
         model = build_model(config["model_cfg"], training=False, data_cfg=config["data_cfg"])
-        check_frame_size(tester.dataset, tester.transforms, model)
+        check_testing(config, evaluator.dataset, evaluator.transforms, model)
         tested = _restore_for_test(model, config, folder, hint)
-        figures = tester.run(model.to(chosen), tested)
+        figures = evaluator.run(model.to(chosen), tested)
         if is_main():
             writer = open_writer(folder)
             for tag, value in figures.items():
-                if isinstance(value, float):
-                    writer.add_scalar(tag, value, tested)
+                writer.add_scalar(tag.removeprefix("scalar/"), value, tested)
             writer.close()
         return figures
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from opengait.engine.checkpoint import checkpoint_name, prune_checkpoints, save_checkpoint
-from opengait.engine.distributed import on_main
+from opengait.engine.checkpoint import checkpoint_name, prune_checkpoints, remove_unfinished, save_checkpoint
+from opengait.engine.distributed import is_main, on_main
 from opengait.engine.hooks.base import Hook
 
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ class CheckpointHook(Hook):
         self.save_iter = save_iter
         self.keep_last = keep_last
         self._saved: tuple[int, int] | None = None
+
+    def start(self, trainer: Trainer) -> None:
+        if is_main():
+            remove_unfinished(trainer.folder / "checkpoints", trainer.save_name)
 
     def after_step(self, trainer: Trainer, step: Step) -> None:
         due = step.counted and (trainer.iteration % self.save_iter == 0 or trainer.iteration >= trainer.total_iter)

@@ -6,9 +6,10 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from opengait.engine.evaluator import Evaluator
 from opengait.engine.hooks.base import Hook
+from opengait.engine.preflight import check_testing
 from opengait.engine.sync_batchnorm import fix_batchnorm
-from opengait.engine.tester import Tester
 
 if TYPE_CHECKING:
     from opengait.engine.trainer import Step, Trainer
@@ -21,19 +22,20 @@ class EvaluationHook(Hook):
 
     def __init__(self, save_iter: int) -> None:
         self.save_iter = save_iter
-        self._tester: Tester | None = None
+        self._evaluator: Evaluator | None = None
 
     def start(self, trainer: Trainer) -> None:
         # Made before the first iteration, so that a mistake in the test set is not found after hours.
-        self._tester = Tester(trainer.config, trainer.folder, device=trainer.device)
+        self._evaluator = evaluator = Evaluator(trainer.config, trainer.folder, device=trainer.device)
+        check_testing(trainer.config, evaluator.dataset, evaluator.transforms, trainer.model)
 
     def after_step(self, trainer: Trainer, step: Step) -> None:
         due = trainer.iteration % self.save_iter == 0 or trainer.iteration >= trainer.total_iter
-        if self._tester is None or not step.counted or not due or trainer.stop_signal:
+        if self._evaluator is None or not step.counted or not due or trainer.stop_signal:
             return
         began = time.monotonic()
         logger.info("testing at iteration %d", trainer.iteration)
-        figures = self._tester.run(trainer.model, trainer.iteration)
+        figures = self._evaluator.run(trainer.model, trainer.iteration)
         trainer.model.train()
         if trainer.cfg.get("fix_BN"):
             fix_batchnorm(trainer.model)

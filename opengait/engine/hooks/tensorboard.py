@@ -54,7 +54,7 @@ class TensorBoardHook(Hook):
         if self.writer is None:
             return
         for tag, value in figures.items():
-            self.writer.add_scalar(tag, value, trainer.iteration)
+            self.writer.add_scalar(tag.removeprefix("scalar/"), value, trainer.iteration)
         self.writer.flush()
 
     def finish(self, trainer: Trainer) -> None:

@@ -25,7 +25,7 @@ from opengait.evaluation.tables import rich_table
 logger = logging.getLogger(__name__)
 
 
-class Tester:
+class Evaluator:
     """The test of a config, for any network and iteration; all processes embed, the first ranks.
 
     Args:
