@@ -1,0 +1,206 @@
+"""Laws of stopping and going on: nothing is lost, nothing done twice."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engine_tiny import tiny_config
+
+from opengait import engine
+from opengait.engine.checkpoint import CheckpointError, list_checkpoints, load_checkpoint
+from opengait.engine.hooks import Hook, NonFiniteError
+from opengait.engine.run_folder import run_folder
+from opengait.engine.trainer import Trainer, TrainResult
+
+CPU = torch.device("cpu")
+CHANGES: dict[str, Any] = {
+    "trainer_cfg__total_iter": 7,
+    "trainer_cfg__save_iter": 3,
+    "trainer_cfg__log_iter": 4,
+    "model_cfg__dropout": 0.3,
+    "optimizer_cfg": {"solver": "Adam", "lr": 0.01, "weight_decay": 0.0},
+}
+
+
+class At(Hook):
+    """Does something after a number of counted iterations, and keeps what was logged."""
+
+    def __init__(self, iteration: int = -1, action: Any = None) -> None:
+        self.iteration, self.action, self.logged = iteration, action, {}
+
+    def after_step(self, trainer: Trainer, step: Any) -> None:
+        if trainer.iteration == self.iteration and step.counted and self.action is not None:
+            self.action()
+
+    def after_log(self, trainer: Trainer, means: dict[str, float], rates: dict[str, float]) -> None:
+        self.logged[trainer.iteration] = means
+
+
+def run(root: Path, output: Path, resume: str = "no", hook: Hook | None = None, **changes: Any) -> TrainResult:
+    config = tiny_config(root, **{**CHANGES, **changes})
+    trainer = Trainer(config, run_folder(config, "trainer_cfg", output), device=CPU, resume=resume)
+    if hook is not None:
+        trainer.hooks.insert(0, hook)
+    return trainer.fit()
+
+
+def assert_same(found: Any, expected: Any, path: str = "") -> None:
+    """Two trees of plain containers and tensors, bit for bit."""
+    if isinstance(expected, torch.Tensor):
+        assert found.dtype == expected.dtype, path
+        assert torch.equal(found, expected), path
+    elif isinstance(expected, dict):
+        assert found.keys() == expected.keys(), path
+        for key in expected:
+            assert_same(found[key], expected[key], f"{path}.{key}")
+    elif isinstance(expected, (list, tuple)):
+        assert len(found) == len(expected), path
+        for number, value in enumerate(expected):
+            assert_same(found[number], value, f"{path}[{number}]")
+    else:
+        assert found == expected, path
+
+
+def assert_same_checkpoints(found: Path | None, expected: Path | None) -> None:
+    assert found is not None
+    assert expected is not None
+    one, other = load_checkpoint(found), load_checkpoint(expected)
+    for key in ("config",):  # holds the path of its own file's data, equal here, but the total may differ
+        one.pop(key), other.pop(key)
+    assert_same(one, other)
+
+
+def crash() -> None:
+    raise RuntimeError("pulled the plug")
+
+
+def test_stopped_and_resumed_equals_uninterrupted_bit_for_bit(tree: Path, tmp_path: Path) -> None:
+    whole = At()
+    expected = run(tree, tmp_path / "whole", hook=whole)
+    with pytest.raises(RuntimeError, match="pulled"):
+        run(tree, tmp_path / "cut", hook=At(5, crash))
+    rest = At()
+    found = run(tree, tmp_path / "cut", resume="auto", hook=rest)
+    assert found.iteration == expected.iteration == 7
+    assert_same_checkpoints(found.checkpoint, expected.checkpoint)
+    assert rest.logged[4] == whole.logged[4]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_finishes_the_iteration_and_saves(tree: Path, tmp_path: Path, number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    expected = run(tree, tmp_path / "whole")
+    stopped = run(tree, tmp_path / "cut", hook=At(4, lambda: os.kill(os.getpid(), number)))
+    # Raised while the hooks of iteration 4 run, so iteration 5 is the one that is finished.
+    assert (stopped.stop_signal, stopped.iteration) == (number, 5)
+    assert signal.getsignal(number) == before
+    found = run(tree, tmp_path / "cut", resume="auto")
+    assert_same_checkpoints(found.checkpoint, expected.checkpoint)
+
+
+def test_resuming_by_number_goes_on_and_by_path_starts_anew(tree: Path, tmp_path: Path) -> None:
+    expected = run(tree, tmp_path)
+    again = run(tree, tmp_path, trainer_cfg__restore_hint=3)
+    assert_same(load_checkpoint(again.checkpoint or "")["model"], load_checkpoint(expected.checkpoint or "")["model"])
+    config = tiny_config(tree, **{**CHANGES, "trainer_cfg__restore_hint": str(expected.checkpoint)})
+    trainer = Trainer(config, tmp_path / "other", device=CPU)
+    assert (trainer.iteration, trainer.draws) == (0, 0)
+    assert trainer.scheduler.last_epoch == 0
+    assert trainer.optimizer.param_groups[0]["lr"] == 0.01
+    assert trainer.optimizer.state_dict()["state"]
+    assert_same(dict(trainer.model.state_dict()), dict(load_checkpoint(expected.checkpoint or "")["model"]))
+
+
+def test_a_finished_run_resumed_does_nothing(tree: Path, tmp_path: Path) -> None:
+    run(tree, tmp_path)
+    stamps = {path: path.stat().st_mtime_ns for _, path in list_checkpoints(*_where(tree, tmp_path))}
+    assert run(tree, tmp_path, resume="auto").iteration == 7
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    assert [iteration for iteration, _ in list_checkpoints(*_where(tree, tmp_path))] == [3, 6, 7]
+
+
+def _where(tree: Path, output: Path) -> tuple[Path, str]:
+    return run_folder(tiny_config(tree, **CHANGES), "trainer_cfg", output) / "checkpoints", "tiny"
+
+
+def test_what_a_killed_writer_left_is_removed(tree: Path, tmp_path: Path) -> None:
+    folder, name = _where(tree, tmp_path)
+    folder.mkdir(parents=True)
+    (folder / f".{name}-00003.pt.123.tmp").touch()
+    (folder / "kept.tmp").touch()
+    run(tree, tmp_path, trainer_cfg__total_iter=1)
+    assert sorted(path.name for path in folder.iterdir()) == ["kept.tmp", f"{name}-00001.pt"]
+
+
+def test_only_the_newest_checkpoints_are_kept(tree: Path, tmp_path: Path) -> None:
+    run(tree, tmp_path, trainer_cfg__keep_last=2)
+    assert [iteration for iteration, _ in list_checkpoints(*_where(tree, tmp_path))] == [6, 7]
+
+
+def test_a_damaged_newest_checkpoint_is_reported_and_passed_over(
+    tree: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = run(tree, tmp_path)
+    assert expected.checkpoint is not None
+    whole = expected.checkpoint.read_bytes()
+    expected.checkpoint.write_bytes(whole[: len(whole) // 2])
+    with caplog.at_level(logging.INFO, logger="opengait"):
+        found = run(tree, tmp_path, resume="auto")
+    assert f"{expected.checkpoint}: damaged" in caplog.text
+    assert "tiny-00006.pt" in caplog.text
+    (tmp_path / "kept.pt").write_bytes(whole)
+    assert_same_checkpoints(found.checkpoint, tmp_path / "kept.pt")
+
+
+def test_resuming_with_other_subjects_is_an_error(tree: Path, tmp_path: Path) -> None:
+    run(tree, tmp_path)
+    (tree / "partition.json").write_text('{"TRAIN_SET": ["001", "002", "003"], "TEST_SET": ["005"]}')
+    with pytest.raises(CheckpointError, match="trained on 4 subjects, and the data now has 3"):
+        run(tree, tmp_path, resume="auto", model_cfg__class_num=4)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_number_of_workers_changes_nothing(tree: Path, tmp_path: Path, workers: int) -> None:
+    expected = run(tree, tmp_path / "none", trainer_cfg__total_iter=3)
+    found = run(tree, tmp_path / "some", trainer_cfg__total_iter=3, data_cfg__num_workers=workers)
+    assert_same_checkpoints(found.checkpoint, expected.checkpoint)
+
+
+def test_a_step_that_is_not_finite_is_skipped_named_and_not_counted(
+    tree: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="opengait"):
+        result = run(tree, tmp_path, model_cfg__poison_at=[2, 3])
+    state = load_checkpoint(result.checkpoint or "")
+    assert (state["iteration"], state["draws"]) == (7, 9)
+    assert all(bool(torch.isfinite(value).all()) for value in state["model"].values())
+    (first, *_) = [record.getMessage() for record in caplog.records if "skipped," in record.getMessage()]
+    assert "after iteration 2 skipped" in first
+    assert "triplet/loss" in first
+    assert "batch 2 with 00" in first
+
+
+def test_too_many_bad_steps_in_a_row_end_the_run(tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteError, match=r"3 steps in a row after iteration 3 .*tiny-00003\.pt"):
+        run(tree, tmp_path, model_cfg__poison_at=[1, *range(4, 20)], trainer_cfg__max_bad_steps=2)
+    assert [iteration for iteration, _ in list_checkpoints(*_where(tree, tmp_path))] == [3]
+
+
+def test_a_test_in_between_does_not_change_training(tree: Path, tmp_path: Path) -> None:
+    expected = run(tree, tmp_path / "without")
+    found = run(tree, tmp_path / "with", trainer_cfg__with_test=True)
+    assert_same_checkpoints(found.checkpoint, expected.checkpoint)
+    assert found.figures
+    names = sorted(path.name for path in (found.folder / "results").glob("*.json"))
+    assert names == [f"CASIA-B-tiny-0000{iteration}.json" for iteration in (3, 6, 7)]
+
+
+def test_unknown_way_to_resume(tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected one of no, auto"):
+        engine.train(tiny_config(tree), resume="maybe", output=tmp_path, device="cpu")
