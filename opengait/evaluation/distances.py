@@ -25,6 +25,8 @@ DEFAULT_MEMORY = 1 << 30
 # Squared distances below this share of the squared lengths are rounding noise of the products: sums over c terms err by
 # about sqrt(c) * 2^-53, a thousandth of it. In length it is 2^-22, the resolution of the float32 embeddings themselves.
 _NOISE = 2.0**-44
+# On a CPU the passes over a block run twice as fast where the block stays near its caches.
+_CACHED_PAIRS = 1 << 20
 _LARGEST = torch.finfo(torch.float32).max
 
 
@@ -108,8 +110,10 @@ class Distances:
         third = self.memory // 3
         features = max(1, third // (4 * self._row_bytes))  # two sets, each with a copy while it is made
         rows = max(1, min(n_probes, features, third // max(1, n_gallery * bytes_per_pair)))
-        columns = max(1, min(n_gallery, features, third // (rows * 32)))  # 32: four double matrices in `_block`
-        return rows, columns
+        columns = min(n_gallery, features, third // (rows * 32))  # 32: four double matrices in `_block`
+        if self.device.type == "cpu":
+            columns = min(columns, max(256, _CACHED_PAIRS // rows))
+        return rows, max(1, columns)
 
     def _take(self, indices: NDArray[np.int64] | slice) -> Tensor:
         """Rows of the embeddings as `[p, n, c]` float64 on the device, through float32."""

@@ -24,11 +24,13 @@ def direct(embeddings: NDArray[np.floating], metric: str) -> NDArray[np.float64]
             if metric == "euc":
                 matrix[i, j] = np.mean([np.sqrt(((a[:, p] - b[:, p]) ** 2).sum()) for p in range(a.shape[1])])
             else:
-                cosines = []
+                away = []
                 for p in range(a.shape[1]):
-                    lengths = np.linalg.norm(a[:, p]) * np.linalg.norm(b[:, p])
-                    cosines.append(a[:, p] @ b[:, p] / lengths if lengths else 0.0)
-                matrix[i, j] = 1 - np.mean(cosines)
+                    one, other = np.linalg.norm(a[:, p]), np.linalg.norm(b[:, p])
+                    apart = a[:, p] / (one or 1) - b[:, p] / (other or 1)
+                    # 1 - cosine of unit vectors without the loss of digits; no direction, no cosine
+                    away.append((apart**2).sum() / 2 if one and other else 1.0)
+                matrix[i, j] = np.mean(away)
     return matrix
 
 
@@ -60,8 +62,8 @@ def test_a_vector_lies_at_zero_from_itself_whatever_its_length(metric: str, offs
 @pytest.mark.parametrize("metric", ["euc", "cos"])
 def test_near_vectors_far_from_the_origin_keep_their_digits(metric: str) -> None:
     step = np.linspace(0, 1, 20)[:, None, None] * np.random.default_rng(2).normal(size=(1, 64, 1))
-    embeddings = (100 + 1e-2 * step).astype(np.float32)
-    np.testing.assert_allclose(full(embeddings, metric), direct(embeddings, metric), rtol=1e-4, atol=1e-15)
+    embeddings = (1000 + 1e-2 * step).astype(np.float32)
+    np.testing.assert_allclose(full(embeddings, metric), direct(embeddings, metric), rtol=1e-4, atol=1e-18)
 
 
 @pytest.mark.parametrize("metric", ["euc", "cos"])
@@ -127,3 +129,12 @@ def test_gpu_equals_cpu(embeddings: NDArray[np.float32], metric: str) -> None:
     everyone = np.arange(len(embeddings))
     ((_, chunk),) = Distances(embeddings, metric, device="cuda").rows(everyone, everyone)
     np.testing.assert_allclose(chunk.cpu().numpy(), full(embeddings, metric), rtol=1e-6, atol=1e-7)
+
+
+def test_chunks_stay_within_the_memory_given(embeddings: NDArray[np.float32]) -> None:
+    everyone = np.arange(len(embeddings))
+    for memory in (6000, 20000):
+        chunks = list(Distances(embeddings, memory=memory).rows(everyone, everyone, bytes_per_pair=24))
+        assert len(chunks) > 1
+        assert all(chunk.numel() * 24 <= memory for _, chunk in chunks)
+        assert [i for rows, _ in chunks for i in range(rows.start, rows.stop)] == everyone.tolist()
