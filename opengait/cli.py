@@ -29,6 +29,13 @@ Output = Annotated[Path, typer.Option(help="Where runs are kept.")]
 LogToFile = Annotated[bool, typer.Option("--log-to-file", "--log_to_file", help="Also write the log to a file.")]
 
 
+class Phase(str, Enum):
+    """The two jobs of a config."""
+
+    train = "train"
+    test = "test"
+
+
 class Resume(str, Enum):
     """How a training run begins."""
 
@@ -40,7 +47,9 @@ class Resume(str, Enum):
 def train(
     config: ConfigPath,
     overrides: Overrides = None,
-    resume: Annotated[Resume, typer.Option(help="auto: go on from the newest whole checkpoint of this run.")] = Resume.no,
+    resume: Annotated[
+        Resume, typer.Option(help="auto: go on from the newest whole checkpoint of this run.")
+    ] = Resume.no,
     device: Device = "auto",
     output: Output = Path("output"),
     log_to_file: LogToFile = False,
@@ -50,7 +59,9 @@ def train(
     from opengait.config import load_config
 
     settings = load_config(config, overrides or ())
-    engine.train(settings, resume=resume.value, device=device, output=str(output), log_to_file=log_to_file)
+    result = engine.train(settings, resume=resume.value, device=device, output=output, log_to_file=log_to_file)
+    if result.stop_signal:
+        raise typer.Exit(128 + result.stop_signal)
 
 
 @app.command()
@@ -73,8 +84,107 @@ def test(
         iteration=iteration,
         checkpoint=None if checkpoint is None else str(checkpoint),
         device=device,
-        output=str(output),
+        output=output,
         log_to_file=log_to_file,
+    )
+
+
+@app.command()
+def check(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    phase: Annotated[Phase | None, typer.Option(help="Check one phase only; else both.")] = None,
+    batch: Annotated[bool, typer.Option(help="Put one batch through the network.")] = True,
+    device: Device = "auto",
+    output: Output = Path("output"),
+) -> None:
+    """Find what is wrong with a config, its data and its network before anything is trained."""
+    from rich.console import Console
+
+    from opengait.config import load_config
+    from opengait.engine.preflight import preflight
+
+    findings = preflight(
+        load_config(config, overrides or ()),
+        device=device,
+        run_batch=batch,
+        phase=None if phase is None else phase.value,
+        output=output,
+    )
+    console = Console()
+    for finding in findings:
+        console.print(str(finding), markup=False, soft_wrap=True)
+    if any(finding.level == "error" for finding in findings):
+        raise typer.Exit(2)
+
+
+@app.command()
+def synthesize(
+    out: Annotated[Path, typer.Option(help="Folder of the data set; made if absent.")],
+    subjects: Annotated[int | None, typer.Option(help="How many; with --motion by default all of the file.")] = None,
+    train_subjects: Annotated[int | None, typer.Option(help="The first so many are for training.")] = None,
+    seed: Annotated[int, typer.Option(help="Of bodies, gaits and everything else.")] = 0,
+    render_seed: Annotated[int, typer.Option(help="Another one films the same walkers again.")] = 0,
+    types: Annotated[
+        list[str] | None, typer.Option("--type", help="Walking condition such as cl-01; repeatable.")
+    ] = None,
+    views: Annotated[list[str] | None, typer.Option("--view", help="Camera angle such as 090; repeatable.")] = None,
+    frames: Annotated[tuple[int, int], typer.Option(help="Fewest and most frames of a sequence.")] = (35, 50),
+    strength: Annotated[float, typer.Option(help="Of segmentation faults; 0 for none.")] = 1.0,
+    motion: Annotated[Path | None, typer.Option(help="npz of recorded walks in place of the procedural gait.")] = None,
+    own_body: Annotated[
+        bool | None, typer.Option(help="A body of each subject's own; default yes, no with --motion.")
+    ] = None,
+    own_gait: Annotated[bool, typer.Option(help="A gait of each subject's own.")] = True,
+    workers: Annotated[int | None, typer.Option(help="Processes; default one a processor.")] = None,
+) -> None:
+    """Render walkers into the field's training layout: subject/type/view/view.pkl and a partition file."""
+    from rich.console import Console
+
+    from opengait import synthetic
+
+    report = synthetic.synthesize(
+        out,
+        subjects,
+        seed=seed,
+        types=types or synthetic.TYPES,
+        views=views or synthetic.VIEWS,
+        frames=frames,
+        strength=strength,
+        motion=motion,
+        own_body=own_body,
+        own_gait=own_gait,
+        render_seed=render_seed,
+        train_subjects=train_subjects,
+        workers=workers,
+    )
+    Console().print(
+        f"{report.out}: {len(report.train)} training and {len(report.test)} test subjects, "
+        f"{report.sequences} sequences ({report.written} written now, {report.frames} frames, {report.seconds:.0f} s); "
+        f"partition {report.partition}",
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where walkers and runs are kept.")] = Path("output/demo"),
+    train_subjects: Annotated[int, typer.Option(help="Walkers to train on.")] = 60,
+    test_subjects: Annotated[int, typer.Option(help="Walkers to test on.")] = 30,
+    iterations: Annotated[int | None, typer.Option(help="Of training; default as the config says.")] = None,
+    seed: Annotated[int, typer.Option(help="Of walkers, network and batches.")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Generate walkers, train GaitSet on them, test it on others, and show what the figures are worth."""
+    from opengait.demo import run_demo
+
+    run_demo(
+        out,
+        train_subjects=train_subjects,
+        test_subjects=test_subjects,
+        iterations=iterations,
+        seed=seed,
+        device=device,
     )
 
 
