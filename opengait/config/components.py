@@ -11,7 +11,7 @@ from opengait.config.bind import bind, signature_of
 from opengait.config.problems import Report, did_you_mean
 from opengait.config.source import Node
 from opengait.config.typed import check_model, show
-from opengait.registry import LOSSES, MODELS, TRANSFORMS, Registry
+from opengait.registry import BACKBONES, LOSSES, MODELS, TRANSFORMS, Registry
 
 UNFIT_OPTIMIZERS = {
     "LBFGS": "it needs to run the network several times a step",
@@ -70,7 +70,18 @@ def check_model_section(node: Node, place: str, report: Report) -> tuple[Node, A
     node = dead.drop(node, table, place, report)
     arguments = {key: value for key, value in node.value.items() if key != "model"}
     checked, _ = check_model(settings, _with(node, arguments), place, report, chosen.layer)
-    return _with(node, {"model": chosen, **checked.value}), model
+    found = {"model": chosen, **checked.value}
+    if "backbone_cfg" in found:
+        found["backbone_cfg"] = _check_backbone(found["backbone_cfg"], f"{place}.backbone_cfg", report)
+    return _with(node, found), model
+
+
+def _check_backbone(node: Node, place: str, report: Report) -> Node:
+    """A backbone, or a list of them."""
+    if node.is_list:
+        return _with(node, [_check_backbone(one, f"{place}.{index}", report) for index, one in enumerate(node.value)])
+    backbone = from_registry(BACKBONES, node, "type", place, report) if node.is_mapping else None
+    return node if backbone is None else bind(backbone, node, place, report)
 
 
 def _with(node: Node, value: Any) -> Node:

@@ -149,6 +149,9 @@ def _report_one(
         report.unknown(here, section, str(path[-1]), _field_names(schema, path[:-1]))
     elif "missing" in kinds:
         report.problem(here, key, f"missing; '{path[-1]}' must be given")
+    elif "value_error" in kinds:
+        for item in items:
+            report.problem(here, key, item["msg"].removeprefix("Value error, "))
     else:
         messages = list(dict.fromkeys(_words(item) for item in items))
         wanted = messages[0] + "".join(f" or {_after_verb(message)}" for message in messages[1:])

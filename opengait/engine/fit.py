@@ -1,0 +1,205 @@
+"""Whether data on disk, config and network fit one another; each check is a few reads, no training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from opengait.data.batch import Batch
+from opengait.data.dataset import GaitDataset
+from opengait.data.transforms import Transforms
+from opengait.engine.findings import Findings
+from opengait.evaluation.protocol import SequenceNames, find_protocol, full_name
+from opengait.evaluation.retrieval import Retrieval
+from opengait.registry import LOSSES
+
+LOOKED_AT = 8
+# What 0/1 silhouettes become when they are divided by 255; a darkest grey of 5 is no silhouette either.
+FAINT = 5 / 255
+
+Size = tuple[int, int]
+
+
+def check_frames(
+    dataset: GaitDataset, transforms: Transforms, model: nn.Module, section: str, findings: Findings
+) -> Size | None:
+    """Number of modalities, frame shapes and values of a few sequences against transforms and network.
+
+    Returns:
+        height and width of the first modality's frames after its transform; None where it has no frames or an error.
+    """
+    before = len(findings.errors)
+    with findings.catching(f"{section}.transform"):
+        transforms.check_count(dataset.modalities)
+        arrays = _few(dataset, findings)
+        for modality in range(dataset.modalities) if arrays else ():
+            _check_values(dataset, arrays, modality, transforms, section, findings)
+    if len(findings.errors) > before or next(iter(arrays.values()))[0].ndim < 3:
+        return None
+    return _check_size(dataset, arrays, transforms, model, section, findings)
+
+
+def _few(dataset: GaitDataset, findings: Findings) -> dict[int, list[np.ndarray]]:
+    """Sequence index -> modalities of a few sequences from all over the set; frames of equal shapes."""
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, LOOKED_AT).astype(int))
+    arrays = {int(index): dataset.open(int(index)) for index in chosen}
+    first = next(iter(arrays))
+    for index, modalities in arrays.items():
+        for modality, (own, other) in enumerate(zip(modalities, arrays[first], strict=True)):
+            if own.shape[1:] != other.shape[1:] or own.dtype != other.dtype:
+                findings.error(
+                    f"{dataset.name(index)}: modality {modality} has frames {_shape(own)} of {own.dtype}, and "
+                    f"{dataset.name(first)} {_shape(other)} of {other.dtype}; all sequences of a data set are alike"
+                )
+                return {}
+    return arrays
+
+
+def _shape(array: np.ndarray) -> str:
+    return "x".join(str(size) for size in array.shape[1:]) or "of one number"
+
+
+def _check_values(
+    dataset: GaitDataset,
+    arrays: Mapping[int, list[np.ndarray]],
+    modality: int,
+    transforms: Transforms,
+    section: str,
+    findings: Findings,
+) -> None:
+    """Frames must not be blank, nor become so faint that the network sees nothing."""
+    brightest_in = brightest_out = 0.0
+    name = f"{section}.transform.{modality} {type(transforms.transforms[modality]).__name__}"
+    for index, modalities in arrays.items():
+        frames = np.array(modalities[modality][:4])
+        batch = _batch_of(frames)
+        shown = Transforms([transforms.transforms[modality]])(batch)[0]
+        if not bool(torch.isfinite(shown).all()):
+            findings.error(f"{dataset.name(index)}: {name} gives values that are not finite; the data hold some")
+            return
+        brightest_in = max(brightest_in, float(np.abs(frames).max(initial=0)))
+        brightest_out = max(brightest_out, float(shown.abs().amax()) if shown.numel() else 0.0)
+    where = f"{dataset.name(next(iter(arrays)))} and {len(arrays) - 1} other sequences"
+    if brightest_in == 0:
+        findings.error(f"{where}: modality {modality} is blank, every value is 0; expected silhouettes of 0..255")
+    elif brightest_in <= 1 and brightest_out <= FAINT:
+        findings.error(
+            f"{where}: values run to {brightest_in:g}, and {name} leaves at most {brightest_out:.4f} of them; "
+            "store silhouettes as 0..255, or give the transform divsor: 1"
+        )
+
+
+def _batch_of(frames: np.ndarray) -> Batch:
+    zero = torch.zeros(1, dtype=torch.int64)
+    return Batch([torch.from_numpy(frames)[None]], zero, [""], [""], None, zero, zero, iteration=0, seed=0)
+
+
+def _check_size(
+    dataset: GaitDataset,
+    arrays: Mapping[int, list[np.ndarray]],
+    transforms: Transforms,
+    model: nn.Module,
+    section: str,
+    findings: Findings,
+) -> Size | None:
+    index, modalities = next(iter(arrays.items()))
+    height, width = modalities[0].shape[-2:]
+    transform = transforms.transforms[0]
+    name = f"{section}.transform.0 {type(transform).__name__}"
+    here = f"{dataset.name(index)}: frames are {height}x{width}"
+    try:
+        out_height, out_width = transform.output_size(height, width)
+    except ValueError as error:
+        findings.error(f"{here}: {name}: {error}")
+        return None
+    if out_width < width and 2 * out_width < out_height:
+        findings.warning(
+            f"{here} and {name} leaves {out_height}x{out_width}, which cuts into the walkers; use BaseSilTransform "
+            "for frames that are narrow already"
+        )
+    check = getattr(model, "check_frame_size", None)
+    if check is not None:
+        try:
+            check(out_height, out_width)
+        except ValueError as error:
+            findings.error(f"{here}, {out_height}x{out_width} after {name}: {error}")
+            return None
+    return out_height, out_width
+
+
+def check_same_size(training: Size | None, testing: Size | None, findings: Findings) -> None:
+    """What is tested must look like what was trained on."""
+    if training is None or testing is None or training == testing:
+        return
+    findings.error(
+        f"trainer_cfg.transform gives frames of {training[0]}x{training[1]} and evaluator_cfg.transform of "
+        f"{testing[0]}x{testing[1]}; make them equal"
+    )
+
+
+def check_class_numbers(model_cfg: Mapping[str, Any], subjects: int, findings: Findings) -> None:
+    """Every `class_num` in model_cfg against the number of training subjects: fewer is an error, more a warning."""
+    for key, classes in _class_numbers(model_cfg, "model_cfg"):
+        if classes < subjects:
+            findings.error(f"{key}: {classes} classes for {subjects} training subjects; set it to {subjects}")
+        elif classes > subjects:
+            findings.warning(
+                f"{key}: {classes} classes for {subjects} training subjects; {classes - subjects} are never trained"
+            )
+
+
+def _class_numbers(tree: Any, path: str) -> Iterator[tuple[str, int]]:
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            if key == "class_num" and isinstance(value, int):
+                yield f"{path}.{key}", value
+            else:
+                yield from _class_numbers(value, f"{path}.{key}")
+    elif isinstance(tree, list):
+        for number, value in enumerate(tree):
+            yield from _class_numbers(value, f"{path}.{number}")
+
+
+def check_pairs(
+    loss_cfg: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    sampler_cfg: Mapping[str, Any],
+    dataset: GaitDataset,
+    findings: Findings,
+) -> None:
+    """P x K against what losses on pairs need: two subjects for a negative, two sequences of one for a positive."""
+    entries = [loss_cfg] if isinstance(loss_cfg, Mapping) else list(loss_cfg)
+    pairwise = [entry for entry in entries if getattr(LOSSES.get(entry["type"]), "pairwise", False)]
+    size = sampler_cfg.get("batch_size")
+    if not pairwise or not isinstance(size, list) or len(size) != 2:
+        return
+    names = ", ".join(entry["type"] for entry in pairwise)
+    subjects = min(size[0], len(dataset.label_set))
+    if subjects < 2:
+        message = (
+            f"trainer_cfg.sampler.batch_size {size} on {len(dataset.label_set)} training subjects: {names} compares "
+            "subjects and needs at least two in a batch"
+        )
+        findings.add("error" if len(pairwise) == len(entries) else "warning", message)
+    if size[1] < 2:
+        findings.warning(f"trainer_cfg.sampler.batch_size {size}: with K = 1 {names} has no two sequences of a subject")
+
+
+def check_protocol(config: Mapping[str, Any], dataset: GaitDataset, findings: Findings) -> None:
+    """Whether the protocol finds probes and gallery among the test sequences."""
+    cfg, data_cfg = config["evaluator_cfg"], config["data_cfg"]
+    name = data_cfg.get("test_dataset_name") or data_cfg["dataset_name"]
+    with findings.catching("evaluator_cfg"):
+        title, protocol = find_protocol(cfg["eval_func"], name, cfg.get("cross_view_gallery", False))
+        if cfg.get("rerank") and not protocol.rerank:
+            findings.error(f"evaluator_cfg.rerank: {cfg['eval_func']} is published without re-ranking; leave it out")
+        findings.info(f"protocol: {full_name(title, protocol, cfg.get('metric', 'euc'), bool(cfg.get('rerank')))}")
+        if not protocol.compares_masks:
+            names = SequenceNames.of(
+                dataset.labels, dataset.types, dataset.views, dataset.partition.probe, dataset.partition.gallery
+            )
+            for note in Retrieval(protocol, names).notes:
+                findings.warning(f"{title}: {note}")

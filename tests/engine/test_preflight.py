@@ -1,0 +1,177 @@
+"""The check before a run: what it finds, what it lets pass, and that it changes nothing."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from gait_folder import write_experiment, write_gait_folder, write_partition, write_sequence
+
+from opengait.config import load_config
+from opengait.engine.preflight import preflight
+from opengait.modeling.base_model import BaseModel
+from opengait.registry import MODELS
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory):
+    folder = write_gait_folder(tmp_path_factory.mktemp("gait"))
+    write_experiment(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(pristine, tmp_path):
+    shutil.copytree(pristine, tmp_path / "gait")
+    write_experiment(tmp_path / "gait")
+    return tmp_path / "gait"
+
+
+def check(folder, *overrides, **options):
+    options = {"run_batch": False, "output": folder / "output", **options}
+    return preflight(load_config(folder / "experiment.yaml", overrides), **options)
+
+
+def said(findings, level):
+    return [finding.message for finding in findings if finding.level == level]
+
+
+def test_a_sound_experiment_has_no_errors_and_is_summed_up(pristine):
+    findings = check(pristine, run_batch=True)
+    assert said(findings, "error") == []
+    assert said(findings, "warning") == []
+    info = "\n".join(said(findings, "info"))
+    for words in ("training data: 4 subjects, 32 sequences of 8 to 8 frames", "test data: 2 subjects", "protocol: "):
+        assert words in info
+    assert "one training batch of 4 sequences: loss " in info
+    assert "an embedding of [4, 62]" in info
+
+
+def test_the_check_leaves_no_trace(pristine):
+    before = sorted(path for path in pristine.rglob("*"))
+    state = torch.get_rng_state()
+    handlers = logging.getLogger("opengait").handlers[:]
+    check(pristine, run_batch=True)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert sorted(path for path in pristine.rglob("*")) == before
+    assert logging.getLogger("opengait").handlers == handlers
+
+
+def test_missing_subjects_are_counted(folder):
+    shutil.rmtree(folder / "data" / "002")
+    (warning,) = said(check(folder), "warning")
+    assert "1 of 4 subjects in TRAIN_SET" in warning
+    assert "002" in warning
+
+
+def test_too_few_subjects_and_sequences_for_a_batch_are_warned_of(folder):
+    warnings = said(check(folder, "trainer_cfg.sampler.batch_size=[9, 9]"), "warning")
+    assert len(warnings) == 2
+    assert "9 subjects and there are 4" in warnings[0]
+    assert "fewer than K = 9 sequences" in warnings[1]
+
+
+def test_a_loss_on_pairs_needs_two_subjects(folder):
+    (error,) = said(check(folder, "trainer_cfg.sampler.batch_size=[1, 4]"), "error")
+    assert "TripletLoss compares subjects" in error
+    (warning,) = said(check(folder, "trainer_cfg.sampler.batch_size=[4, 1]"), "warning")
+    assert "no two sequences of a subject" in warning
+
+
+def test_cutting_frames_that_are_narrow_already(tmp_path):
+    folder = write_gait_folder(tmp_path, width=44)
+    write_experiment(folder)
+    cut = "{type: BaseSilCuttingTransform, cutting: 10}"
+    findings = check(folder, f"evaluator_cfg.transform=[{cut}]")
+    (error,) = said(findings, "error")
+    assert "trainer_cfg.transform gives frames of 64x44 and evaluator_cfg.transform of 64x24" in error
+    (warning,) = said(findings, "warning")
+    assert "frames are 64x44" in warning
+    assert "leaves 64x24" in warning
+    assert "use BaseSilTransform" in warning
+
+
+def test_silhouettes_of_zero_and_one_are_an_error_unless_the_divisor_fits(tmp_path):
+    folder = write_gait_folder(tmp_path, value=1)
+    write_experiment(folder)
+    errors = said(check(folder), "error")
+    assert len(errors) == 2
+    assert all("divsor: 1" in error for error in errors)
+    fitting = "transform.0={type: BaseSilCuttingTransform, divsor: 1}"
+    assert said(check(folder, f"trainer_cfg.{fitting}", f"evaluator_cfg.{fitting}"), "error") == []
+
+
+def test_a_test_section_that_will_never_find_its_checkpoint(folder):
+    (warning,) = said(check(folder, "evaluator_cfg.restore_hint=3"), "warning")
+    assert "restore_hint 3 is never written" in warning
+    (warning,) = said(check(folder, "evaluator_cfg.save_name=other"), "warning")
+    assert "'other'" in warning
+    (error,) = said(check(folder, phase="test"), "error")
+    assert "no such checkpoint" in error
+
+
+def test_the_phase_decides_what_is_needed(folder):
+    shutil.rmtree(folder / "data" / "005")
+    shutil.rmtree(folder / "data" / "006")
+    assert said(check(folder, "trainer_cfg.with_test=false", phase="train"), "error") == []
+    assert len(said(check(folder, phase="train"), "error")) == 1
+    assert len(said(check(folder), "error")) == 1
+
+
+def test_several_mistakes_are_found_in_one_go(folder):
+    write_partition(folder, ["001", "002", "003", "004"], ["777"])
+    findings = check(
+        folder, "trainer_cfg.restore_hint=40", "model_cfg.bin_num=[3]", "model_cfg.SeparateFCs.parts_num=6"
+    )
+    errors = said(findings, "error")
+    assert len(errors) == 3
+    for words in ("777", "trainer_cfg.restore_hint", "bin_num"):
+        assert any(words in error for error in errors)
+
+
+def test_class_numbers():
+    from opengait.engine.findings import Findings
+    from opengait.engine.fit import check_class_numbers
+
+    model_cfg = {"SeparateBNNecks": {"class_num": 3}, "heads": [{"class_num": 5}], "class_num": 4}
+    findings = Findings()
+    check_class_numbers(model_cfg, 4, findings)
+    assert [finding.level for finding in findings.found] == ["error", "warning"]
+    assert "model_cfg.SeparateBNNecks.class_num: 3 classes for 4 training subjects; set it to 4" in findings.errors
+    assert "model_cfg.heads.0.class_num: 5 classes" in findings.found[1].message
+
+
+@pytest.mark.parametrize(
+    ("features", "words"),
+    [
+        ({"tripplet": {}}, "log"),
+        ({"triplet": {"embedding": 1}}, "embedding"),
+        ({"extra": torch.zeros(1)}, "triplet"),
+        (None, "missing: training_feat"),
+    ],
+)
+def test_what_a_network_feeds_its_losses_is_checked(pristine, monkeypatch, features, words):
+    class Odd(BaseModel):
+        def build_network(self, model_cfg):
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, inputs):
+            output = {"visual_summary": {}, "inference_feat": {"embeddings": inputs.ipts[0].mean((1, 2, 3))}}
+            return output if features is None else {**output, "training_feat": features}
+
+    monkeypatch.setitem(MODELS._entries, "Odd", Odd)
+    errors = said(check(pristine, "model_cfg={model: Odd}", run_batch=True), "error")
+    assert any(error.startswith("one training batch: ") and words in error for error in errors)
+    assert any("embeddings have shape" in error for error in errors)
+
+
+def test_frames_of_unequal_shape_are_named(folder):
+    path = write_sequence(folder / "data", "004", "nm-05", "090", np.full((8, 32, 32), 255, np.uint8))
+    assert path.is_file()
+    (error,) = said(check(folder), "error")
+    assert "004/nm-05/090" in error
+    assert "32x32" in error
+    assert "64x64" in error
