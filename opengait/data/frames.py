@@ -89,14 +89,14 @@ class FrameChoice:
             return np.arange(count)
         if self.order == "ordered":
             return self._window(length, count, rng)
-        chosen = rng.choice(length, count, replace=length < count)
+        chosen = rng.integers(0, length, count) if length < count else rng.permutation(length)[:count]
         return np.sort(chosen) if self.order == "allordered" else chosen
 
     def _window(self, length: int, count: int, rng: np.random.Generator) -> np.ndarray:
         window = count + self.skip
         repeated = length * -(-window // length) if length < window else length
         start = rng.integers(0, repeated - window, endpoint=True)
-        kept = np.sort(rng.choice(window, count, replace=False))
+        kept = np.sort(rng.permutation(window)[:count])
         return (start + kept) % length
 
     def cut(self, lengths: np.ndarray) -> int:

@@ -13,7 +13,7 @@ import logging
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,12 +25,28 @@ from opengait.data.dataset import GaitDataset
 from opengait.data.errors import DataError
 from opengait.data.frames import FrameChoice
 from opengait.data.randomness import generator
-from opengait.data.samplers import InferenceSampler, TripletSampler
+from opengait.data.samplers import InferenceSampler
 from opengait.registry import SAMPLERS
 
 log = logging.getLogger(__name__)
 
 Job = tuple[int, np.ndarray, np.ndarray]  # iteration, positions, record indices
+
+
+class TrainingSampler(Protocol):
+    """What forms training batches; a pure function of its seed and the iteration."""
+
+    def __len__(self) -> int:
+        """Items in a batch over all processes."""
+        ...
+
+    def batch(self, iteration: int) -> np.ndarray:
+        """Record indices of the whole batch."""
+        ...
+
+    def positions(self, rank: int, world_size: int) -> np.ndarray:
+        """Places in the batch that belong to a process; the last one has no more than the others."""
+        ...
 
 
 def train_loader(
@@ -47,8 +63,8 @@ def train_loader(
 ) -> BatchLoader:
     """This process's share of the training batches, from one iteration on.
 
-    Position r, r + world_size, r + 2 world_size, ... of the global batch belong to rank r; where the batch does not
-    divide evenly, shares differ by one.
+    The sampler deals a global batch to the processes: positions r, r + world_size, r + 2 world_size, ... of it (or, for
+    two views, of its sequences) belong to rank r. Where it does not divide evenly, shares differ by one sequence.
 
     Args:
         sampler_cfg: the section `trainer_cfg.sampler`.
@@ -57,8 +73,8 @@ def train_loader(
     Raises:
         DataError: an impossible sampler section, or a batch with fewer sequences than processes.
     """
-    sampler: TripletSampler = _build_sampler(sampler_cfg, dataset=dataset, seed=seed)
-    if len(sampler) < world_size:
+    sampler: TrainingSampler = _build_sampler(sampler_cfg, dataset=dataset, seed=seed)
+    if not len(sampler.positions(world_size - 1, world_size)):
         raise DataError(
             f"trainer_cfg.sampler.batch_size {sampler_cfg['batch_size']} gives {len(sampler)} sequences for "
             f"{world_size} processes; every process needs at least one"
@@ -163,7 +179,7 @@ class BatchLoader:
 class _TrainingJobs:
     """The jobs of one process, iteration by iteration."""
 
-    def __init__(self, sampler: TripletSampler, rank: int, world_size: int, start: int, end: int | None) -> None:
+    def __init__(self, sampler: TrainingSampler, rank: int, world_size: int, start: int, end: int | None) -> None:
         self.sampler, self.rank, self.world_size = sampler, rank, world_size
         self.start, self.end = start, end
 
@@ -173,7 +189,7 @@ class _TrainingJobs:
         return max(0, self.end - self.start)
 
     def __iter__(self) -> Iterator[Job]:
-        positions = np.arange(self.rank, len(self.sampler), self.world_size)
+        positions = self.sampler.positions(self.rank, self.world_size)
         numbers = itertools.count(self.start) if self.end is None else range(self.start, self.end)
         for iteration in numbers:
             yield iteration, positions, self.sampler.batch(iteration)[positions]

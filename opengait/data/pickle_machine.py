@@ -11,6 +11,7 @@ from typing import Any
 from opengait.data.errors import DataError, UnsafePickleError
 from opengait.data.pickle_values import ADMITTED, CALLS, Array, Dtype, Name, short
 
+SIZES = {"B": 1, "H": 2, "i": 4, "I": 4, "d": 8, "Q": 8}
 LONGEST_NUMBER = 64  # bytes or digits; longer ones are no data, and turning digits into a number is quadratic
 
 
@@ -26,20 +27,21 @@ class Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
-        while True:
-            if self.at >= len(self.data):
-                raise DataError("the file ends in the middle of a pickle")
-            code = self.data[self.at]
+        data, size = self.data, len(self.data)
+        while self.at < size:
+            code = data[self.at]
             self.at += 1
-            if code == STOP:
-                return self.stack.pop()
             step = STEPS.get(code)
-            if step is None:
+            if step is not None:
+                step(self)
+            elif code == STOP:
+                return self.stack.pop()
+            else:
                 known = next((op.name for op in pickletools.opcodes if op.code == chr(code)), None)
                 if known is None:
                     raise DataError(f"byte {self.at - 1} is no pickle instruction; is this a pickle?")
                 raise UnsafePickleError(f"refused, since it holds the pickle instruction {known}")
-            step(self)
+        raise DataError("the file ends in the middle of a pickle")
 
     # Reading.
 
@@ -60,7 +62,9 @@ class Machine:
         return text
 
     def number(self, form: str) -> int:
-        return struct.unpack(form, self.take(struct.calcsize(form)))[0]
+        start = self.at
+        self.at += SIZES[form[1]]
+        return struct.unpack_from(form, self.data, start)[0]
 
     def digits(self) -> str:
         text = self.line()
@@ -164,6 +168,30 @@ def _remember(key: Callable[[Machine], int]) -> Callable[[Machine], None]:
     return step
 
 
+# The instructions that make up most of an array's pickle, without the detour over the general forms.
+
+
+def _none(machine: Machine) -> None:
+    machine.stack.append(None)
+
+
+def _byte(machine: Machine) -> None:
+    machine.stack.append(machine.data[machine.at])
+    machine.at += 1
+
+
+def _short_text(machine: Machine) -> None:
+    start = machine.at + 1
+    machine.at = end = start + machine.data[start - 1]
+    if end > len(machine.data):
+        raise DataError("the file ends in the middle of a text")
+    machine.stack.append(str(machine.data[start:end], "utf-8", "surrogatepass"))
+
+
+def _memoize(machine: Machine) -> None:
+    machine.memo[len(machine.memo)] = machine.stack[-1]
+
+
 STOP = ord(".")
 STEPS: dict[int, Callable[[Machine], Any]] = {
     ord(code): step
@@ -171,13 +199,13 @@ STEPS: dict[int, Callable[[Machine], Any]] = {
         "\x80": lambda m: m.take(1),  # PROTO
         "\x95": lambda m: m.take(8),  # FRAME: only a hint for readers that buffer
         # Numbers.
-        "N": _push(lambda m: None),
+        "N": _none,
         "\x88": _push(lambda m: True),
         "\x89": _push(lambda m: False),
         "I": _push(Machine.text_int),
         "L": _push(Machine.text_int),
         "J": _push(lambda m: m.number("<i")),
-        "K": _push(lambda m: m.number("<B")),
+        "K": _byte,
         "M": _push(lambda m: m.number("<H")),
         "\x8a": _push(lambda m: m.long_int(m.number("<B"))),
         "\x8b": _push(lambda m: m.long_int(m.number("<i"))),
@@ -188,7 +216,7 @@ STEPS: dict[int, Callable[[Machine], Any]] = {
         "U": _push(lambda m: m.string(m.number("<B"), "latin1")),
         "V": _push(lambda m: str(m.line(), "raw-unicode-escape")),
         "X": _push(lambda m: m.string(m.number("<I"))),
-        "\x8c": _push(lambda m: m.string(m.number("<B"))),
+        "\x8c": _short_text,
         "\x8d": _push(lambda m: m.string(m.number("<Q"))),
         "C": _push(lambda m: bytes(m.take(m.number("<B")))),
         "B": _push(lambda m: m.take(m.number("<I"))),
@@ -216,7 +244,7 @@ STEPS: dict[int, Callable[[Machine], Any]] = {
         "p": _remember(lambda m: int(m.digits())),
         "q": _remember(lambda m: m.number("<B")),
         "r": _remember(lambda m: m.number("<I")),
-        "\x94": _remember(lambda m: len(m.memo)),
+        "\x94": _memoize,
         "g": _push(lambda m: m.memo[int(m.digits())]),
         "h": _push(lambda m: m.memo[m.number("<B")]),
         "j": _push(lambda m: m.memo[m.number("<I")]),

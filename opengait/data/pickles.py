@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 import struct
 from typing import Any
 
@@ -28,13 +29,17 @@ def load(path: str | os.PathLike[str]) -> Any:
         UnsafePickleError: the file names a class or function that is not part of a numeric array.
         DataError: no such file, not a whole pickle, or an array of another than a numeric dtype.
     """
-    if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait for ever
-        raise DataError(f"{path}: is no regular file")
     try:
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size == 0:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # without the flag, opening a pipe would wait for ever
+        try:
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode):
+                raise DataError(f"{path}: is no regular file")
+            if status.st_size == 0:
                 raise DataError(f"{path}: the file is empty")
-            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            content = mmap.mmap(file, 0, access=mmap.ACCESS_READ)
+        finally:
+            os.close(file)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     return parse(content, os.fspath(path))

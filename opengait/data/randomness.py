@@ -23,13 +23,12 @@ def generator(purpose: str, seed: int, iteration: int = 0, position: int = 0) ->
     Raises:
         ValueError: a number is negative or too large.
     """
-    # Every part takes two 32-bit words whatever its value, so that no two keys spell the same sequence of words.
-    words = []
-    for number in (_purpose_number(purpose), seed, iteration, position):
+    for number in (seed, iteration, position):
         if not 0 <= number < WORD:
             raise ValueError(f"seed, iteration and position must be 0 or more and below 2^64, found {number}")
-        words += [number & 0xFFFFFFFF, number >> 32]
-    return np.random.default_rng(np.random.SeedSequence(words))
+    # Every part takes two 32-bit words whatever its value, so that no two keys spell the same sequence of words.
+    key = np.array([_purpose_number(purpose), seed, iteration, position], dtype="<u8").view("<u4")
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
 
 
 def uniforms(purpose: str, seed: int, iteration: int, positions: np.ndarray) -> np.ndarray:

@@ -35,17 +35,7 @@ class TripletSampler:
     def __init__(
         self, dataset: GaitDataset, batch_size: Sequence[int], batch_shuffle: bool = False, *, seed: int = 0
     ) -> None:
-        if (
-            not isinstance(batch_size, list | tuple)
-            or len(batch_size) != 2
-            or any(type(number) is not int or number < 1 for number in batch_size)
-        ):
-            raise DataError(
-                "trainer_cfg.sampler.batch_size: [P, K] was expected, P subjects and K sequences of each, "
-                f"both 1 or more; found {batch_size!r}"
-            )
-        self.subjects: int = batch_size[0]
-        self.sequences: int = batch_size[1]
+        self.subjects, self.sequences = _check_pair(batch_size)
         self.batch_shuffle = batch_shuffle
         self.seed = seed
         self.records = [np.asarray(dataset.sequences_of[label]) for label in dataset.label_set]
@@ -69,9 +59,64 @@ class TripletSampler:
         batch = np.concatenate([self._sequences_of(subject, rng) for subject in chosen])
         return rng.permutation(batch) if self.batch_shuffle else batch
 
+    def positions(self, rank: int, world_size: int) -> np.ndarray:
+        """Places in the batch that belong to a process."""
+        return np.arange(rank, len(self), world_size)
+
     def _sequences_of(self, subject: int, rng: np.random.Generator) -> np.ndarray:
         records = self.records[subject]
         return rng.choice(records, self.sequences, replace=len(records) < self.sequences)
+
+
+class BilateralSampler:
+    """Every sequence twice in a batch, as two views of itself, for training without labels; a pure function of
+    (seed, iteration).
+
+    All processes walk through one common shuffle of the data set, a batch at a time, so no sequence comes twice in a
+    batch or in an epoch. Where less than a batch is left, the rest is dropped and the next epoch has a new shuffle.
+
+    Source: GaitSSB (Fan et al., TPAMI 2023), section 4.
+
+    Args:
+        dataset: gives the number of sequences, `len(dataset.labels)`.
+        batch_size: [P, K]; P x K sequences form a batch, over all processes together.
+        seed: the run's seed.
+
+    Raises:
+        DataError: batch_size is no pair of whole numbers of 1 or more, or the data set has fewer sequences.
+    """
+
+    def __init__(
+        self, dataset: GaitDataset, batch_size: Sequence[int], batch_shuffle: bool = False, *, seed: int = 0
+    ) -> None:
+        subjects, each = _check_pair(batch_size)
+        self.pairs = subjects * each
+        self.records = len(dataset.labels)
+        self.seed = seed
+        if self.records < self.pairs:
+            raise DataError(
+                f"trainer_cfg.sampler.batch_size {list(batch_size)} asks for {self.pairs} different sequences, and "
+                f"the training set has {self.records}"
+            )
+        self._epoch = -1
+        self._shuffle = np.empty(0, dtype=np.int64)
+
+    def __len__(self) -> int:
+        """Items in a batch over all processes, two a sequence."""
+        return 2 * self.pairs
+
+    def batch(self, iteration: int) -> np.ndarray:
+        """The record indices of an iteration's whole batch: all first views, then all second ones; int64 [2 P K]."""
+        epoch, step = divmod(iteration, self.records // self.pairs)
+        if epoch != self._epoch:  # kept, since shuffling a million sequences takes longer than reading a batch
+            self._epoch = epoch
+            self._shuffle = generator("shuffle of all sequences", self.seed, epoch).permutation(self.records)
+        return np.tile(self._shuffle[step * self.pairs : (step + 1) * self.pairs], 2)
+
+    def positions(self, rank: int, world_size: int) -> np.ndarray:
+        """Places in the batch that belong to a process: its sequences as first views, then the same as second."""
+        own = np.arange(rank, self.pairs, world_size)
+        return np.concatenate([own, own + self.pairs])
 
 
 class InferenceSampler:
@@ -131,3 +176,17 @@ class InferenceSampler:
             if taker == rank:
                 mine.append(int(number))
         return [self.batches[number] for number in sorted(mine)]
+
+
+def _check_pair(batch_size: object) -> tuple[int, int]:
+    """[P, K] as two numbers; DataError where it is anything else."""
+    if (
+        not isinstance(batch_size, list | tuple)
+        or len(batch_size) != 2
+        or any(type(number) is not int or number < 1 for number in batch_size)
+    ):
+        raise DataError(
+            "trainer_cfg.sampler.batch_size: [P, K] was expected, P subjects and K sequences of each, "
+            f"both 1 or more; found {batch_size!r}"
+        )
+    return batch_size[0], batch_size[1]
