@@ -4,7 +4,7 @@ A batch is a pure function of the seed and its place in the run, so neither the 
 changes it, and starting at iteration i needs no replay of those before.
 """
 
-# ruff: noqa: PT028 - `test_loader` is no test
+
 from __future__ import annotations
 
 import inspect
