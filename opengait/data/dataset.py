@@ -131,6 +131,10 @@ class GaitDataset(Dataset):
 
     def fingerprint(self) -> dict[str, Any]:
         """Counts, and a digest of the sequences and their lengths; the same for any way of storing them."""
+        return dict(self._fingerprint)
+
+    @cached_property
+    def _fingerprint(self) -> dict[str, Any]:
         lengths = self.lengths()
         digest = hashlib.sha256()
         for record, length in zip(self.store.records, lengths, strict=True):

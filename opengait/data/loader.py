@@ -4,7 +4,6 @@ A batch is a pure function of the seed and its place in the run, so neither the 
 changes it, and starting at iteration i needs no replay of those before.
 """
 
-
 from __future__ import annotations
 
 import inspect
