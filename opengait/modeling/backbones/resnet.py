@@ -9,35 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
-from opengait.modeling.modules import BasicConv2d
+from opengait.modeling.modules import BasicBlock2D, BasicConv2d
 
 
 def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=False)
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut; the stride sits on the first."""
-
-    expansion: ClassVar[int] = 1
-
-    def __init__(self, in_channels: int, channels: int, stride: int = 1, downsample: nn.Module | None = None) -> None:
-        super().__init__()
-        self.conv1 = _conv(in_channels, channels, 3, stride)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU(inplace=True)
-        self.conv2 = _conv(channels, channels, 3)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.downsample = downsample
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[n, c_in, h, w] -> [n, c, h / stride, w / stride]."""
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        y += x if self.downsample is None else self.downsample(x)
-        return self.relu(y)
 
 
 class Bottleneck(nn.Module):
@@ -65,7 +44,7 @@ class Bottleneck(nn.Module):
         return self.relu(y)
 
 
-BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"BasicBlock": BasicBlock, "Bottleneck": Bottleneck}
+BLOCKS: dict[str, type[BasicBlock2D] | type[Bottleneck]] = {"BasicBlock": BasicBlock2D, "Bottleneck": Bottleneck}
 
 
 class ResNet9(nn.Module):
@@ -109,13 +88,20 @@ class ResNet9(nn.Module):
             width = stage_channels * BLOCKS[block].expansion if count else width
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[n, c, h, w] -> [n, c', h', w']."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+    def forward(self, x: Tensor, learns: Sequence[bool] = (True,) * 5) -> Tensor:
+        """[n, c, h, w] -> [n, c', h', w']; no gradient reaches the stem and stages (in this order) that do not learn."""
+        gradient = torch.is_grad_enabled()
+        with torch.set_grad_enabled(gradient and learns[0]):
+            x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        for stage, learning in zip((self.layer1, self.layer2, self.layer3, self.layer4), learns[1:], strict=True):
+            with torch.set_grad_enabled(gradient and learning):
+                x = stage(x)
+        return x
 
 
-def _stage(block: type[BasicBlock] | type[Bottleneck], width: int, channels: int, count: int, stride: int) -> nn.Module:
+def _stage(
+    block: type[BasicBlock2D] | type[Bottleneck], width: int, channels: int, count: int, stride: int
+) -> nn.Module:
     if count == 0:
         return nn.Identity()
     out_channels = channels * block.expansion

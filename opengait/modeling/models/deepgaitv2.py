@@ -6,7 +6,7 @@ Shapes: n sequences, s frames, h x w pixels, c channels, p = 16 parts, k classes
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -27,7 +27,6 @@ from opengait.modeling.modules import (
 from opengait.modeling.settings import ModelSettings, Settings
 
 PARTS = 16
-STRIDES = (1, 2, 2, 1)
 WIDTHS = (44, 88)
 
 
@@ -38,9 +37,9 @@ class DeepGaitV2BackboneSettings(Settings):
     """Blocks of stages 2 to 4: without time, time apart from space, or both together."""
     in_channels: int = Field(default=1, gt=0)
     """Channels of a frame."""
-    layers: list[int] = Field(min_length=4, max_length=4)
+    layers: list[Annotated[int, Field(ge=1)]] = Field(min_length=4, max_length=4)
     """Blocks of each of the four stages."""
-    channels: list[int] = Field(min_length=4, max_length=4)
+    channels: list[Annotated[int, Field(ge=1)]] = Field(min_length=4, max_length=4)
     """Channels of each stage."""
 
 
@@ -81,11 +80,10 @@ class DeepGaitV2(BaseModel):
                 nn.ReLU(inplace=True),
             )
         )
-        inputs = (channels[0], *channels[:3])
-        for number in range(4):
-            sizes = (inputs[number], channels[number], STRIDES[number], layers[number])
-            stage = _stage("2d" if number == 0 else mode, *sizes)
-            self.add_module(f"layer{number + 1}", stage)
+        self.layer1 = _stage("2d", channels[0], channels[0], 1, layers[0])
+        self.layer2 = _stage(mode, channels[0], channels[1], 2, layers[1])
+        self.layer3 = _stage(mode, channels[1], channels[2], 2, layers[2])
+        self.layer4 = _stage(mode, channels[2], channels[3], 1, layers[3])
         self.FCs = SeparateFCs(PARTS, channels[3], channels[2])
         self.BNNecks = SeparateBNNecks(PARTS, channels[2], model_cfg["SeparateBNNecks"]["class_num"])
         self.TP = PackSequenceWrapper(torch.max)
@@ -153,7 +151,6 @@ def _run(stage: nn.Module, maps: Tensor, seqL: Tensor | None) -> Tensor:
     """A stage on [n, c, s, h, w]; blocks that look along time are told where sequences end."""
     if isinstance(stage, SetBlockWrapper):
         return stage(maps)
-    blocks: Sequence[nn.Module] = list(stage.children())
-    for block in blocks:
+    for block in stage.children():
         maps = block(maps, seqL)
     return maps

@@ -1,7 +1,9 @@
 """Layers under the field's names."""
 
+from opengait.modeling.modules.align import GaitAlign
 from opengait.modeling.modules.convolutions import BasicConv1d, BasicConv2d, BasicConv3d, FocalConv2d
 from opengait.modeling.modules.frames import PackSequenceWrapper, SetBlockWrapper, frame_max
+from opengait.modeling.modules.gem import GeMHPP
 from opengait.modeling.modules.heads import ParallelBN1d, SeparateBNNecks, SeparateFCs
 from opengait.modeling.modules.precision import full_precision
 from opengait.modeling.modules.residual import BasicBlock2D, BasicBlock3D, BasicBlockP3D
@@ -16,6 +18,8 @@ __all__ = [
     "BasicConv2d",
     "BasicConv3d",
     "FocalConv2d",
+    "GaitAlign",
+    "GeMHPP",
     "HorizontalPoolingPyramid",
     "PackSequenceWrapper",
     "ParallelBN1d",

@@ -9,6 +9,7 @@ Networks (Qiu et al., ICCV 2017); the forms here are those of DeepGaitV2 (Fan et
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -28,6 +29,8 @@ class BasicBlock2D(nn.Module):
         stride: of the first convolution.
         downsample: the shortcut where size or channels change, else None.
     """
+
+    expansion: ClassVar[int] = 1
 
     def __init__(
         self,
