@@ -48,7 +48,11 @@ class TripletLoss(BaseLoss):
                 f"expected embeddings [n, c, p] and labels [n], found {list(embeddings.shape)}, {list(labels.shape)}"
             )
         with no_autocast(embeddings):
-            distances = pairwise_distances(full_precision(embeddings).permute(2, 0, 1))
+            return self.of_distances(pairwise_distances(full_precision(embeddings).permute(2, 0, 1)), labels)
+
+    def of_distances(self, distances: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """distances [p, n, n], labels [n] -> as `forward`."""
+        with no_autocast(distances):
             loss, hard_loss, loss_num = _BatchAll.apply(distances, labels, self.margin)
         mean_dist = distances.detach().mean((1, 2))
         loss = loss + 0 * mean_dist  # a NaN or an infinity may hide where sorting puts it; it has to be seen
@@ -66,6 +70,7 @@ class _PairwiseDistances(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.contiguous()  # one copy at most; none for embeddings that come from a per-part head
         x = x - x.mean(1, keepdim=True)
         norms = x.square().sum(-1)
         squared = torch.baddbmm(norms[:, :, None] + norms[:, None, :], x, x.mT, alpha=-2)
