@@ -6,6 +6,7 @@ import json
 import logging
 import pickle
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 import yaml
 from gait_folder import tiny_experiment, write_experiment, write_gait_folder, write_partition, write_sequence
 
+from opengait import cli
 from opengait import main as program
 
 # (overrides, words that the message must have)
@@ -55,6 +57,7 @@ CONFIG_MISTAKES = [
     (["trainer_cfg.restore_hint=40"], ["tiny-00040.pt", "no such checkpoint"]),
     (["trainer_cfg.restore_hint=away.pt"], ["away.pt", "no such checkpoint"]),
     (["trainer_cfg.sampler.batch_size=[1, 4]"], ["compares subjects"]),
+    (["evaluator_cfg.transform.0.cutting=20"], ["64x44", "64x24", "make them equal"]),
     (["data_cfg.test_dataset_name=CASIA-C"], ["CASIA-C", "did you mean 'CASIA-", "known: CASIA-B"]),
 ]
 
@@ -73,17 +76,23 @@ def folder(pristine, tmp_path) -> Path:
     return tmp_path / "gait"
 
 
-@pytest.fixture
-def message_of(capsys, tmp_path) -> Callable[..., str]:
-    """Runs the program in the field's own form and returns what it says when it refuses."""
+@pytest.fixture(params=["train", "check"])
+def message_of(request, capsys, tmp_path, monkeypatch) -> Callable[..., str]:
+    """Runs the program, as a training in the field's own form and as a check; returns what it says as it refuses."""
+    output = tmp_path / "output"
 
-    def run(config: Path, *overrides: str, phase: str = "train") -> str:
+    def run(config: Path, *overrides: str) -> str:
         options = [part for override in overrides for part in ("--set", override)]
-        output = tmp_path / "output"
-        status = program.main(
-            ["--cfgs", str(config), "--phase", phase, "--device", "cpu", "--output", str(output), *options]
-        )
-        said = capsys.readouterr().err
+        options += ["--device", "cpu", "--output", str(output)]
+        if request.param == "train":
+            status = program.main(["--cfgs", str(config), *options])
+        else:
+            monkeypatch.setattr(sys, "argv", ["opengait", "check", str(config), "--no-batch", *options])
+            with pytest.raises(SystemExit) as ended:
+                cli.main()
+            status = ended.value.code
+        captured = capsys.readouterr()
+        said = captured.out + captured.err
         assert status == 2, said
         assert "Traceback" not in said
         assert "Iteration 0" not in said
@@ -108,8 +117,10 @@ def test_the_experiment_without_a_mistake_trains_and_tests(pristine, tmp_path, c
     logging.getLogger("opengait").handlers.clear()
 
 
-def test_testing_before_training(pristine, message_of):
-    assert "tiny-00002.pt: no such checkpoint" in message_of(pristine / "experiment.yaml", phase="test")
+def test_testing_before_training(pristine, tmp_path, capsys):
+    arguments = ["--cfgs", str(pristine / "experiment.yaml"), "--phase", "test", "--output", str(tmp_path)]
+    assert program.main(arguments) == 2
+    assert "tiny-00002.pt: no such checkpoint" in capsys.readouterr().err
 
 
 def no_config(folder: Path) -> list[str]:

@@ -11,8 +11,8 @@ from torch import nn
 
 from opengait.data.batch import Batch
 from opengait.data.dataset import GaitDataset
-from opengait.data.transforms import Transforms
-from opengait.engine.findings import Findings
+from opengait.data.transforms import Transforms, build_transforms
+from opengait.engine.findings import Findings, Level
 from opengait.evaluation.protocol import SequenceNames, find_protocol, full_name
 from opengait.evaluation.retrieval import Retrieval
 from opengait.registry import LOSSES
@@ -21,17 +21,11 @@ LOOKED_AT = 8
 # What 0/1 silhouettes become when they are divided by 255; a darkest grey of 5 is no silhouette either.
 FAINT = 5 / 255
 
-Size = tuple[int, int]
-
 
 def check_frames(
     dataset: GaitDataset, transforms: Transforms, model: nn.Module, section: str, findings: Findings
-) -> Size | None:
-    """Number of modalities, frame shapes and values of a few sequences against transforms and network.
-
-    Returns:
-        height and width of the first modality's frames after its transform; None where it has no frames or an error.
-    """
+) -> None:
+    """Number of modalities, frame shapes and values of a few sequences against transforms and network."""
     before = len(findings.errors)
     with findings.catching(f"{section}.transform"):
         transforms.check_count(dataset.modalities)
@@ -39,8 +33,8 @@ def check_frames(
         for modality in range(dataset.modalities) if arrays else ():
             _check_values(dataset, arrays, modality, transforms, section, findings)
     if len(findings.errors) > before or next(iter(arrays.values()))[0].ndim < 3:
-        return None
-    return _check_size(dataset, arrays, transforms, model, section, findings)
+        return
+    _check_size(dataset, arrays, transforms, model, section, findings)
 
 
 def _few(dataset: GaitDataset, findings: Findings) -> dict[int, list[np.ndarray]]:
@@ -105,7 +99,7 @@ def _check_size(
     model: nn.Module,
     section: str,
     findings: Findings,
-) -> Size | None:
+) -> None:
     index, modalities = next(iter(arrays.items()))
     height, width = modalities[0].shape[-2:]
     transform = transforms.transforms[0]
@@ -115,7 +109,7 @@ def _check_size(
         out_height, out_width = transform.output_size(height, width)
     except ValueError as error:
         findings.error(f"{here}: {name}: {error}")
-        return None
+        return
     if out_width < width and 2 * out_width < out_height:
         findings.warning(
             f"{here} and {name} leaves {out_height}x{out_width}, which cuts into the walkers; use BaseSilTransform "
@@ -127,18 +121,29 @@ def _check_size(
             check(out_height, out_width)
         except ValueError as error:
             findings.error(f"{here}, {out_height}x{out_width} after {name}: {error}")
-            return None
-    return out_height, out_width
 
 
-def check_same_size(training: Size | None, testing: Size | None, findings: Findings) -> None:
-    """What is tested must look like what was trained on."""
-    if training is None or testing is None or training == testing:
+def check_same_size(
+    trainer_cfg: Mapping[str, Any], dataset: GaitDataset, transforms: Transforms, level: Level, findings: Findings
+) -> None:
+    """What is tested must look like what was trained on: both sections' transforms, on a frame of the test data."""
+    frames = dataset.open(0)[0]
+    if not trainer_cfg.get("transform") or frames.ndim < 3:
         return
-    findings.error(
-        f"trainer_cfg.transform gives frames of {training[0]}x{training[1]} and evaluator_cfg.transform of "
-        f"{testing[0]}x{testing[1]}; make them equal"
-    )
+    height, width = frames.shape[-2:]
+    trained_by = build_transforms(trainer_cfg["transform"]).transforms[0]
+    tested_by = transforms.transforms[0]
+    try:
+        trained, tested = (transform.output_size(height, width) for transform in (trained_by, tested_by))
+    except ValueError:
+        return  # one of them cannot take the frames, which the check of its own section says
+    if trained != tested:
+        findings.add(
+            level,
+            f"{dataset.name(0)}: frames are {height}x{width}; trainer_cfg.transform.0 {type(trained_by).__name__} "
+            f"leaves {trained[0]}x{trained[1]} of them and evaluator_cfg.transform.0 {type(tested_by).__name__} "
+            f"{tested[0]}x{tested[1]}; make them equal",
+        )
 
 
 def check_class_numbers(model_cfg: Mapping[str, Any], subjects: int, findings: Findings) -> None:

@@ -17,7 +17,7 @@ from opengait.data.loader import test_loader, train_loader
 from opengait.data.transforms import Transforms, build_transforms
 from opengait.engine.checkpoint import CheckpointError, find_checkpoint
 from opengait.engine.distributed import choose_device
-from opengait.engine.findings import Finding, Findings
+from opengait.engine.findings import Finding, Findings, Level
 from opengait.engine.fit import check_class_numbers, check_frames, check_pairs, check_protocol, check_same_size
 from opengait.engine.optimizer import build_optimizer, build_scheduler
 from opengait.engine.precision import Precision, precision_name
@@ -53,32 +53,36 @@ def check_training(config: Mapping[str, Any], dataset: GaitDataset, transforms: 
     findings.settle(logger)
 
 
-def check_testing(config: Mapping[str, Any], dataset: GaitDataset, transforms: Transforms, model: nn.Module) -> None:
+def check_testing(
+    config: Mapping[str, Any], dataset: GaitDataset, transforms: Transforms, model: nn.Module, *, training: bool = False
+) -> None:
     """Data, transforms, protocol and network of a test that is about to start; warnings are logged.
+
+    Args:
+        training: the test belongs to a training run, so that its frames must have the size of those trained on. A test
+            of its own may be on other data, where unlike transforms can be right.
 
     Raises:
         ValueError: with every mistake that was found.
     """
     findings = Findings()
-    _check_testing(config, _Split("evaluator_cfg", dataset, transforms), model, findings)
+    _check_testing(config, _Split("evaluator_cfg", dataset, transforms), model, training, findings)
     findings.settle(logger)
 
 
-def _check_training(
-    config: Mapping[str, Any], split: _Split, model: nn.Module, findings: Findings
-) -> tuple[int, int] | None:
-    size = check_frames(split.dataset, split.transforms, model, split.section, findings)
+def _check_training(config: Mapping[str, Any], split: _Split, model: nn.Module, findings: Findings) -> None:
+    check_frames(split.dataset, split.transforms, model, split.section, findings)
     check_class_numbers(config["model_cfg"], len(split.dataset.label_set), findings)
     check_pairs(config["loss_cfg"], config["trainer_cfg"]["sampler"], split.dataset, findings)
-    return size
 
 
 def _check_testing(
-    config: Mapping[str, Any], split: _Split, model: nn.Module, findings: Findings
-) -> tuple[int, int] | None:
-    size = check_frames(split.dataset, split.transforms, model, split.section, findings)
+    config: Mapping[str, Any], split: _Split, model: nn.Module, training: bool, findings: Findings
+) -> None:
+    check_frames(split.dataset, split.transforms, model, split.section, findings)
+    level: Level = "error" if training else "warning"
+    check_same_size(config.get("trainer_cfg") or {}, split.dataset, split.transforms, level, findings)
     check_protocol(config, split.dataset, findings)
-    return size
 
 
 def preflight(
@@ -125,11 +129,10 @@ def _preflight(
     _check_checkpoints(config, phase, output, findings)
     if model is None:
         return
-    sizes = [
-        _check_training(config, train_split, model, findings) if train_split else None,
-        _check_testing(config, test_split, model, findings) if test_split else None,
-    ]
-    check_same_size(sizes[0], sizes[1], findings)
+    if train_split is not None:
+        _check_training(config, train_split, model, findings)
+    if test_split is not None:
+        _check_testing(config, test_split, model, training, findings)
     if findings.errors or not run_batch:
         return
     model = model.to(chosen)
@@ -146,7 +149,9 @@ def _open(config: Mapping[str, Any], section: str, findings: Findings) -> _Split
     training = section == "trainer_cfg"
     data_cfg = config["data_cfg"]
     if data_cfg["dataset_root"] == "your_path":
-        findings.error("data_cfg.dataset_root is not set; give the folder that holds subject/type/view/*.pkl")
+        findings.error(
+            "data_cfg.dataset_root is 'your_path', the default; give the folder that holds subject/type/view/*.pkl"
+        )
         return None
     with findings.catching():
         dataset = GaitDataset({**data_cfg, "cache": False}, training=training)

@@ -87,7 +87,8 @@ def test_cutting_frames_that_are_narrow_already(tmp_path):
     cut = "{type: BaseSilCuttingTransform, cutting: 10}"
     findings = check(folder, f"evaluator_cfg.transform=[{cut}]")
     (error,) = said(findings, "error")
-    assert "trainer_cfg.transform gives frames of 64x44 and evaluator_cfg.transform of 64x24" in error
+    assert "trainer_cfg.transform.0 BaseSilCuttingTransform leaves 64x44" in error
+    assert "evaluator_cfg.transform.0 BaseSilCuttingTransform 64x24; make them equal" in error
     (warning,) = said(findings, "warning")
     assert "frames are 64x44" in warning
     assert "leaves 64x24" in warning

@@ -27,7 +27,7 @@ class EvaluationHook(Hook):
     def start(self, trainer: Trainer) -> None:
         # Made before the first iteration, so that a mistake in the test set is not found after hours.
         self._evaluator = evaluator = Evaluator(trainer.config, trainer.folder, device=trainer.device)
-        check_testing(trainer.config, evaluator.dataset, evaluator.transforms, trainer.model)
+        check_testing(trainer.config, evaluator.dataset, evaluator.transforms, trainer.model, training=True)
 
     def after_step(self, trainer: Trainer, step: Step) -> None:
         due = trainer.iteration % self.save_iter == 0 or trainer.iteration >= trainer.total_iter
