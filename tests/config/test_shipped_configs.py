@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from opengait.config import load_config, schema, shipped
+from opengait.config import ConfigError, load_config, schema, shipped
 from opengait.config.resolve import eval_funcs
 
 CONFIGS = shipped.find("configs")
@@ -37,6 +37,15 @@ def test_every_field_says_what_it_is():
     for section in (schema.DataSection, schema.SamplerSection, schema.TrainerSection, schema.EvaluatorSection):
         for name, field in section.model_fields.items():
             assert field.description, f"{section.__name__}.{name}"
+
+
+def test_a_backbone_is_bound_to_its_class():
+    backbone = {"type": "ResNet9", "block": "BasicBlock", "channel": [64, 128, 256, 512]}
+    with pytest.raises(ConfigError) as caught:
+        load_config("configs/default.yaml", {"model_cfg": {"backbone_cfg": backbone}})
+    said = str(caught.value)
+    assert "model_cfg.backbone_cfg: unknown key 'channel' for ResNet9 (did you mean 'channels'?)" in said
+    assert "model_cfg.SeparateFCs: missing" in said
 
 
 def test_evaluation_functions_include_those_of_the_field():
