@@ -23,27 +23,27 @@ class Body:
     thigh: float = 0.420
     shank: float = 0.415
     ankle_height: float = 0.070
-    foot: float = 0.130  # ankle to ball
-    toes: float = 0.065
+    foot: float = 0.122  # ankle to ball
+    toes: float = 0.052
     heel: float = 0.055
     hip_offset: float = 0.090  # midline to hip joint
     lower_trunk: float = 0.235  # pelvis to chest joint
     upper_trunk: float = 0.265  # chest joint to base of the neck
-    neck: float = 0.085
+    neck: float = 0.092
     head: float = 0.190  # skull base to crown
     shoulder_offset: float = 0.172
     upper_arm: float = 0.295
     forearm: float = 0.250
     hand: float = 0.110
     pelvis_width: float = 0.160
-    pelvis_depth: float = 0.108
+    pelvis_depth: float = 0.102
     waist_width: float = 0.136
-    waist_depth: float = 0.098
+    waist_depth: float = 0.100
     chest_width: float = 0.150
     chest_depth: float = 0.112
     neck_radius: float = 0.055
-    head_width: float = 0.074
-    head_depth: float = 0.098
+    head_width: float = 0.076
+    head_depth: float = 0.091
     shoulder_radius: float = 0.056
     elbow_radius: float = 0.041
     wrist_radius: float = 0.029
@@ -73,7 +73,7 @@ _FRAME = ("shoulder_offset", "hip_offset", "chest_width", "pelvis_width")
 TOE_JOINT_DROP = 0.8
 
 # Spread (standard deviation of the natural logarithm) of the shared factors and of each size's own part.
-SPREAD = {"stature": 0.030, "legs": 0.012, "stout": 0.035, "frame": 0.018, "own": 0.012}
+SPREAD = {"stature": 0.030, "legs": 0.022, "stout": 0.060, "frame": 0.035, "own": 0.020}
 
 
 def mean_body() -> Body:

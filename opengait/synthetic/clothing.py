@@ -44,7 +44,7 @@ class Bag:
 
 def draw_coat(rng: np.random.Generator) -> Coat:
     """A coat of one sequence."""
-    hood = rng.uniform(0.04, 0.09) * (rng.uniform() < 0.5)
+    hood = rng.uniform(0.05, 0.085) * (rng.uniform() < 0.5)
     return Coat(
         rng.uniform(0.25, 1.0), rng.uniform(0.02, 0.07), rng.uniform(0.0, 0.07), rng.uniform(0.012, 0.035), hood
     )
@@ -122,7 +122,7 @@ def wear_coat(surface: Surface, joints: np.ndarray, body: Body, coat: Coat) -> N
         surface.link(f"coat_{side}_shoulder", "neck")
     surface.link("coat_chest", "coat_waist", "coat_seat", "coat_hem")
     if coat.hood:
-        behind = at["neck"] + 0.05 * frames["chest"][:, 1] - 0.05 * frames["chest"][:, 2]
+        behind = at["neck"] + 0.01 * frames["chest"][:, 1] - 0.045 * frames["chest"][:, 2]
         surface.ball("coat_hood", behind, coat.hood)
         surface.link("coat_hood", "coat_chest")
 

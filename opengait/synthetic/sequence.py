@@ -114,7 +114,7 @@ def _walk(
 def _condition(joints: np.ndarray, body: Body, kind: str, rng: np.random.Generator) -> Surface:
     """The surface of the walker in the sequence's clothes, with bag or coat."""
     clothed = body.widened(torso=float(np.exp(rng.normal(0.03, 0.05))), limbs=float(np.exp(rng.normal(0.04, 0.06))))
-    hair = float(rng.uniform(0.0, 0.025))
+    hair = float(rng.uniform(0.0, 0.018))
     bag = draw_bag(rng) if kind.startswith("bg") else None
     if bag is not None:
         joints = carry(joints, bag)

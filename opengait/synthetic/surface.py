@@ -92,7 +92,7 @@ def _scaled(frame: np.ndarray, left: float, up: float, forward: float) -> np.nda
 def _trunk(surface: Surface, joints: np.ndarray, body: Body, frames: dict[str, np.ndarray]) -> None:
     pelvis, chest, neck = (joints[:, JOINT[name]] for name in ("pelvis", "chest", "neck"))
     hips, back = frames["pelvis"], frames["chest"]
-    seat = pelvis - 0.01 * hips[:, 1] - 0.012 * hips[:, 2]
+    seat = pelvis - 0.01 * hips[:, 1] - 0.006 * hips[:, 2]
     surface.add("pelvis", seat, _scaled(hips, body.pelvis_width, 0.085, body.pelvis_depth))
     waist = 0.35 * pelvis + 0.65 * chest
     surface.add("waist", waist, _scaled(frames["waist"], body.waist_width, 0.07, body.waist_depth))
@@ -110,13 +110,13 @@ def _trunk(surface: Surface, joints: np.ndarray, body: Body, frames: dict[str, n
 
 def _head(surface: Surface, joints: np.ndarray, body: Body, frame: np.ndarray, hair: float) -> None:
     base, top = joints[:, JOINT["head"]], joints[:, JOINT["head_top"]]
-    height = body.head * 0.56
+    height = body.head * 0.58
     skull = top - (height - 0.005) * frame[:, 1] + 0.012 * frame[:, 2]
     surface.ball("skull_base", base + 0.02 * frame[:, 1], 0.92 * body.neck_radius)
     axes = _scaled(frame, body.head_width + hair, height + hair, body.head_depth + hair)
     surface.add("skull", skull - 0.3 * hair * frame[:, 2], axes)
-    jaw = skull - 0.068 * frame[:, 1] + 0.034 * frame[:, 2]
-    surface.add("jaw", jaw, _scaled(frame, 0.72 * body.head_width, 0.048, 0.60 * body.head_depth))
+    jaw = skull - 0.076 * frame[:, 1] + 0.036 * frame[:, 2]
+    surface.add("jaw", jaw, _scaled(frame, 0.72 * body.head_width, 0.052, 0.58 * body.head_depth))
     surface.link("neck", "skull_base", "skull", "jaw")
 
 
@@ -133,8 +133,8 @@ def _leg(surface: Surface, joints: np.ndarray, body: Body, hips: np.ndarray, sid
     thigh, shank = unit(knee - hip), unit(ankle - knee)
     surface.ball(f"{side}_hip", hip + 0.02 * thigh, body.hip_radius)
     # The seat follows the thigh half way.
-    seat = hip - 0.040 * hips[:, 2] + 0.045 * (thigh - hips[:, 1]) * 0.5
-    surface.ball(f"{side}_seat", seat, 0.98 * body.hip_radius)
+    seat = hip - 0.030 * hips[:, 2] + 0.03 * (thigh - hips[:, 1]) * 0.5
+    surface.ball(f"{side}_seat", seat, 0.96 * body.hip_radius)
     surface.ball(f"{side}_knee", knee, body.knee_radius)
     foot = foot_frame(joints, body, side)
     behind = unit(np.cross(foot.side, shank))
@@ -142,7 +142,7 @@ def _leg(surface: Surface, joints: np.ndarray, body: Body, hips: np.ndarray, sid
     surface.ball(f"{side}_calf", calf, body.calf_radius)
     surface.ball(f"{side}_ankle", ankle, body.ankle_radius)
     surface.link("pelvis", f"{side}_hip", f"{side}_knee", f"{side}_calf", f"{side}_ankle")
-    surface.link(f"{side}_hip", f"{side}_seat", "pelvis")
+    surface.link("waist", f"{side}_seat", f"{side}_knee")
     _foot(surface, foot, body, side)
 
 

@@ -94,6 +94,8 @@ def synthesize(
     """
     started = time.monotonic()
     walks = load_motion(motion) if motion is not None else None
+    if walks and not own_gait:
+        raise ValueError("own_gait=False goes with the procedural gait only: recorded walks are their people's own")
     settings = Settings(
         seed=arguments.whole("seed", seed, 0),
         render_seed=arguments.whole("render_seed", render_seed, 0),
@@ -109,9 +111,10 @@ def synthesize(
     train = names[: arguments.train_count(train_subjects, len(names), walks)]
     test = names[len(train) :]
     out = Path(out)
+    workers = arguments.worker_count(workers, len(names) * len(settings.types))
     _claim(out, settings)
     tasks = [(out, settings, index, name, kind) for index, name in enumerate(names) for kind in settings.types]
-    results = list(_run(tasks, arguments.worker_count(workers, len(tasks)), progress))
+    results = list(_run(tasks, workers, progress))
     partition = out / PARTITION_FILE
     _write(partition, json.dumps({"TRAIN_SET": train, "TEST_SET": test}, indent=2).encode() + b"\n")
     return SynthesisReport(
