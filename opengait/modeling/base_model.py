@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pydantic
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from opengait.modeling.inputs import Inputs
 from opengait.modeling.settings import fill_settings
@@ -15,6 +16,15 @@ from opengait.registry import BACKBONES, MODELS
 
 CONVOLUTIONS_AND_LINEAR = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+GatherTargets = Callable[[Tensor], tuple[Tensor, int]]
+
+
+def own_targets(targets: Tensor) -> tuple[Tensor, int]:
+    """What a network contrasts its sequences with, [n, ...] -> those of the whole batch [m, ...] without gradient, and
+    the place of this process's first. Here: those of one process. With several, the engine puts its own function into
+    `BaseModel.gather_targets`."""
+    return targets.detach(), 0
 
 
 class BaseModel(nn.Module):
@@ -40,6 +50,7 @@ class BaseModel(nn.Module):
         super().__init__()
         self.cfgs = cfgs
         self.iteration = 0
+        self.gather_targets: GatherTargets = own_targets
         model_cfg = cfgs["model_cfg"]
         if self.Settings is not None:
             model_cfg = fill_settings(type(self).__name__, self.Settings, model_cfg)
@@ -101,6 +112,12 @@ class BaseModel(nn.Module):
         """Parameter groups for the optimiser; the default is one group of all that need a gradient."""
         parameters: list[Tensor] = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return [{"params": parameters}]
+
+    def before_iteration(self, optimizer: Optimizer) -> None:
+        """Called before every training iteration, when `self.iteration` others are done, with the optimiser.
+
+        For networks that steer learning rates beside the schedule; the default leaves everything as it is.
+        """
 
     @classmethod
     def run_train(cls, cfgs: Mapping[str, Any], **options: Any) -> Any:

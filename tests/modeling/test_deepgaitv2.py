@@ -118,7 +118,7 @@ def test_a_temporal_stride_refuses_packed_sequences() -> None:
 
 def test_uncut_frames_are_refused() -> None:
     model = build_model(small("2d"))
-    with pytest.raises(ValueError, match="frames are 64x64.*BaseSilCuttingTransform"):
+    with pytest.raises(ValueError, match=r"frames are 64x64.*BaseSilCuttingTransform"):
         model.check_frame_size(64, 64)
     with pytest.raises(ValueError, match="frames are 64x64"):
         features(model, sils(1, 2, 0, 64, 64))
@@ -127,5 +127,5 @@ def test_uncut_frames_are_refused() -> None:
 def test_settings() -> None:
     with pytest.raises(ValueError, match=r"Backbone.mode.*'2d', 'p3d' or '3d'"):
         build_model(cfg("4d"))
-    with pytest.raises(ValueError, match="SeparateBNNecks.class_num: missing"):
+    with pytest.raises(ValueError, match=r"SeparateBNNecks\.class_num: missing"):
         build_model({**small("2d"), "SeparateBNNecks": {}})

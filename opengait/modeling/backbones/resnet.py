@@ -89,7 +89,11 @@ class ResNet9(nn.Module):
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
 
     def forward(self, x: Tensor, learns: Sequence[bool] = (True,) * 5) -> Tensor:
-        """[n, c, h, w] -> [n, c', h', w']; no gradient reaches the stem and stages (in this order) that do not learn."""
+        """[n, c, h, w] -> [n, c', h', w'].
+
+        Args:
+            learns: whether the stem and each of the four stages get a gradient.
+        """
         gradient = torch.is_grad_enabled()
         with torch.set_grad_enabled(gradient and learns[0]):
             x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
