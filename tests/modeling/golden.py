@@ -182,6 +182,8 @@ def fill_probe(model: nn.Module) -> None:
             value = 1 + 0.3 * v
         elif key.endswith("running_mean"):
             value = 0.1 * v
+        elif key == "HPP.p":
+            value = np.full(shape, 6.5)
         elif key.endswith(".weight") and key.removesuffix("weight") + "running_mean" in state:
             value = 1 + 0.2 * v
         elif len(shape) <= 1:

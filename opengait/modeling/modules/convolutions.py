@@ -92,18 +92,28 @@ class FocalConv2d(nn.Module):
         Raises:
             ValueError: the map is lower than 2^halving rows.
         """
-        if self.halving == 0:
-            return self.conv(x)
-        n, _, h, _ = x.shape
-        strip = h // 2**self.halving
-        if strip == 0:
-            raise ValueError(f"a map of {h} rows cannot be cut into {2**self.halving} strips (halving {self.halving})")
-        count = -(-h // strip)
-        # A last strip that is lower than the others is convolved alone: rows filled up with zeros would do for the
-        # usual stride 1, but not where stride or padding make them part of the result.
-        whole = x if h % strip == 0 else x[:, :, : (count - 1) * strip]
-        strips = whole.unflatten(2, (-1, strip)).transpose(1, 2).flatten(0, 1)
-        result = self.conv(strips).unflatten(0, (n, -1)).transpose(1, 2).flatten(2, 3)
-        if whole is x:
-            return result
-        return torch.cat([result, self.conv(x[:, :, whole.shape[2] :])], dim=2)
+        return convolve_strips(self.conv, x, self.halving)
+
+
+def convolve_strips(conv: nn.Module, x: Tensor, halving: int) -> Tensor:
+    """Runs a convolution on strips of height floor(h / 2^halving), each with its own padding, in one call.
+
+    [n, c_in, ..., h, w] -> [n, c_out, ..., h', w'], with frames in front of h or not.
+
+    Raises:
+        ValueError: the map is lower than 2^halving rows.
+    """
+    if halving == 0:
+        return conv(x)
+    h = x.shape[-2]
+    strip = h // 2**halving
+    if strip == 0:
+        raise ValueError(f"a map of {h} rows cannot be cut into {2**halving} strips (halving {halving})")
+    # A last strip that is lower than the others is convolved alone: rows filled up with zeros would do for the
+    # usual stride 1, but not where stride or padding make them part of the result.
+    whole = x if h % strip == 0 else x[..., : h // strip * strip, :]
+    strips = whole.unflatten(-2, (-1, strip)).movedim(-3, 1).flatten(0, 1)
+    result = conv(strips).unflatten(0, (len(x), -1)).movedim(1, -3).flatten(-3, -2)
+    if whole is x:
+        return result
+    return torch.cat([result, conv(x[..., whole.shape[-2] :, :])], dim=-2)

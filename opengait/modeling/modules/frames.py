@@ -57,7 +57,8 @@ class Pooled(NamedTuple):
 class PackSequenceWrapper(nn.Module):
     """Pools over the frames of each sequence, also where sequences of several lengths lie end to end in one row.
 
-    `torch.max` is done for all sequences at once; any other function is called on one sequence after the other.
+    `torch.max` is done for all sequences at once; any other function is called on one sequence after the other, unless
+    it has an attribute `takes_lengths` that is true: then it is called once, with `seqL` as its second argument.
 
     Args:
         pooling_func: a function or module; key prefix `pooling_func.` if it is a module.
@@ -79,6 +80,8 @@ class PackSequenceWrapper(nn.Module):
         options = dict(options or {})
         if self.pooling_func is torch.max and options == {"dim": dim}:
             return Pooled(frame_max(seqs, seqL, dim))
+        if getattr(self.pooling_func, "takes_lengths", False):
+            return self.pooling_func(seqs, seqL, **options)
         if seqL is None:
             return self.pooling_func(seqs, **options)
         lengths = _checked_lengths(seqs, seqL, dim)
