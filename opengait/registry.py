@@ -78,7 +78,16 @@ MODELS = Registry(
     "model",
     {
         "Baseline": "opengait.modeling.models.baseline",
+        "DeepGaitV2": "opengait.modeling.models.deepgaitv2",
+        "GaitEdge": "opengait.modeling.models.gaitedge",
+        "GaitGL": "opengait.modeling.models.gaitgl",
+        "GaitPart": "opengait.modeling.models.gaitpart",
         "GaitSet": "opengait.modeling.models.gaitset",
+        "GaitSSB_Finetune": "opengait.modeling.models.gaitssb",
+        "GaitSSB_Pretrain": "opengait.modeling.models.gaitssb",
+        "GLN": "opengait.modeling.models.gln",
+        "Segmentation": "opengait.modeling.models.segmentation",
+        "SMPLGait": "opengait.modeling.models.smplgait",
     },
 )
 BACKBONES = Registry(
@@ -86,18 +95,24 @@ BACKBONES = Registry(
     {
         "Plain": "opengait.modeling.backbones.plain",
         "ResNet9": "opengait.modeling.backbones.resnet",
+        "U_Net": "opengait.modeling.backbones.u_net",
     },
 )
 LOSSES = Registry(
     "loss",
     {
-        "TripletLoss": "opengait.modeling.losses.triplet",
+        "BinaryCrossEntropyLoss": "opengait.modeling.losses.binary_cross_entropy",
         "CrossEntropyLoss": "opengait.modeling.losses.cross_entropy",
+        "InterClassLoss": "opengait.modeling.losses.inter_class",
+        "SupConLoss_Lp": "opengait.modeling.losses.contrastive",
+        "SupConLoss_Re": "opengait.modeling.losses.contrastive",
+        "TripletLoss": "opengait.modeling.losses.triplet",
     },
 )
 SAMPLERS = Registry(
     "sampler",
     {
+        "BilateralSampler": "opengait.data.samplers",
         "TripletSampler": "opengait.data.samplers",
         "InferenceSampler": "opengait.data.samplers",
     },
