@@ -14,6 +14,7 @@ import os
 import socket
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from inspect import signature
 from typing import Any
 
 import torch
@@ -191,6 +192,16 @@ def collect_rows(rows: Tensor, indices: Tensor, total: int) -> Tensor | None:
     return table
 
 
+def gather_targets(targets: Tensor) -> tuple[Tensor, int]:
+    """[n of this process, ...] -> those of all processes in rank order, without gradient, and the place of the
+    first own.
+
+    For networks that contrast their sequences with those of the whole batch (`BaseModel.gather_targets`).
+    """
+    shares = [count for (count,) in gather_counts([len(targets)])]
+    return gather_rows(targets.detach(), shares), sum(shares[: rank()])
+
+
 def broadcast_text(text: str) -> str:
     """The main process's text, on every process."""
     if world_size() == 1:
@@ -280,13 +291,16 @@ def wrap_network(network: nn.Module, device: torch.device, *, find_unused_parame
     """
     if world_size() == 1 or not any(parameter.requires_grad for parameter in network.parameters()):
         return network
+    wrapper = nn.parallel.DistributedDataParallel
+    # The older name is deprecated where the newer one exists.
+    name = "forward_sync_buffers" if "forward_sync_buffers" in signature(wrapper).parameters else "broadcast_buffers"
+    options: dict[str, Any] = {name: not sync, "find_unused_parameters": find_unused_parameters}
     with warnings.catch_warnings():
         # Asked for by the config; the hint that nothing was unused in the first iteration is not an error.
         warnings.filterwarnings("ignore", message=".*find_unused_parameters.*")
-        return nn.parallel.DistributedDataParallel(
+        return wrapper(
             network,
             device_ids=[device.index] if device.type == "cuda" else None,
-            find_unused_parameters=find_unused_parameters,
-            broadcast_buffers=not sync,
+            **options,
             gradient_as_bucket_view=True,
         )

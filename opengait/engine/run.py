@@ -1,6 +1,5 @@
 """Training and testing of a config, from the first line of the log to the last."""
 
-# ruff: noqa: PT028 - `test` is a verb here, no test function
 from __future__ import annotations
 
 import logging

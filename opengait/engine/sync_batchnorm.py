@@ -33,11 +33,7 @@ def _statistic_type(x: Tensor) -> torch.dtype:
 
 
 def _merge(stats: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """[processes, 2 c + 1] of mean, sum of squared deviations, count -> mean [c], squared deviations [c], count [].
-
-    Merged in float64: the counts of packed frames exceed what float32 holds exactly.
-    """
-    stats = stats.double()
+    """[processes, 2 c + 1] of mean, sum of squared deviations, count -> mean [c], squared deviations [c], count []."""
     channels = (stats.shape[1] - 1) // 2
     means, squares, counts = stats[:, :channels], stats[:, channels:-1], stats[:, -1:]
     total = counts.sum()
@@ -55,11 +51,10 @@ class _SynchronisedNorm(torch.autograd.Function):
         kind = _statistic_type(x)
         axes = [0, *range(2, x.dim())]
         count = x.numel() // x.shape[1]
-        if count:
-            variance, mean = torch.var_mean(x.to(kind), axes, correction=0)
-        else:
-            variance, mean = x.new_zeros((2, x.shape[1]), dtype=kind)
-        own = torch.cat([mean, variance * count, mean.new_full((1,), count)])
+        # Summed in float64, as torch's own batch norm does on a CPU: float32 sums would cost two digits of gradients.
+        mean = x.sum(axes, dtype=torch.float64) / max(count, 1)
+        squares = (x.to(kind) - _per_channel(mean.to(kind), x)).square_().sum(axes, dtype=torch.float64)
+        own = torch.cat([mean, squares, mean.new_full((1,), count)])
         everyone = [torch.empty_like(own) for _ in range(world_size())]
         dist.all_gather(everyone, own)
         mean, squares, total = _merge(torch.stack(everyone))
@@ -80,10 +75,10 @@ class _SynchronisedNorm(torch.autograd.Function):
         axes = [0, *range(2, x.dim())]
         dy = gradients[0].to(kind)
         normalised = (x.to(kind) - _per_channel(mean, x)) * _per_channel(inverse, x)
-        sums = torch.stack([dy.sum(axes), (dy * normalised).sum(axes)])
+        sums = torch.stack([dy.sum(axes, dtype=torch.float64), (dy * normalised).sum(axes, dtype=torch.float64)])
         # The affine gradients are those of the own rows: the average over processes is taken with all other gradients.
-        grad_bias = sums[0].clone() if ctx.has_bias else None
-        grad_weight = sums[1].clone() if weight is not None else None
+        grad_bias = sums[0].to(kind, copy=True) if ctx.has_bias else None
+        grad_weight = sums[1].to(kind, copy=True) if weight is not None else None
         dx = None
         if ctx.needs_input_grad[0]:
             dist.all_reduce(sums)

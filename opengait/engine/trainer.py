@@ -18,7 +18,15 @@ from opengait.data.loader import train_loader
 from opengait.data.transforms import build_transforms
 from opengait.engine import hooks
 from opengait.engine.checkpoint import FORMAT
-from opengait.engine.distributed import GatheredLoss, gather_counts, is_main, rank, world_size, wrap_network
+from opengait.engine.distributed import (
+    GatheredLoss,
+    gather_counts,
+    gather_targets,
+    is_main,
+    rank,
+    world_size,
+    wrap_network,
+)
 from opengait.engine.optimizer import build_optimizer, build_scheduler
 from opengait.engine.precision import Precision, precision_name
 from opengait.engine.preflight import check_training
@@ -151,6 +159,7 @@ class Trainer:
         seed_iteration(self.seed, batch.iteration)
         self.draws = batch.iteration + 1
         self.model.iteration = self.iteration
+        self.model.before_iteration(self.optimizer)
         self._remember_buffers()
         inputs = self.model.prepare_inputs(batch.to(self.device), self.transforms)
         with self.precision.autocast():
@@ -218,6 +227,8 @@ class Trainer:
 
     def _distribute(self) -> nn.Module:
         """Synchronised or frozen batch norm, wrapped for several processes, compiled: what `train_step` calls."""
+        if world_size() > 1:
+            self.model.gather_targets = gather_targets
         if self.cfg.get("sync_BN"):
             self.model = convert_sync_batchnorm(self.model)
         if self.cfg.get("fix_BN"):

@@ -1,0 +1,88 @@
+"""The engine on CUDA: mixed precision, synchronised batch norm over NCCL, the same figures as a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from engine_tiny import tiny_config
+from torch import nn
+
+from opengait import engine
+from opengait.engine.checkpoint import load_checkpoint
+from opengait.engine.evaluator import Evaluator
+from opengait.engine.sync_batchnorm import _SynchronisedNorm
+from opengait.modeling.build import build_model
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("fp16", {"trainer_cfg__enable_float16": True}),
+        ("bf16", {"trainer_cfg__precision": "bf16"}),
+        ("fp32", {"trainer_cfg__clip_grad_norm": 1.0}),
+        ("compiled", {"trainer_cfg__compile": True}),
+    ],
+)
+def test_training_in_every_precision(tree: Path, tmp_path: Path, name: str, changes: dict[str, Any]) -> None:
+    result = engine.train(tiny_config(tree, trainer_cfg__with_test=True, **changes), output=tmp_path, device="cuda")
+    state = load_checkpoint(result.checkpoint or "")
+    assert state["iteration"] == 5
+    assert bool(state["scaler"]) == (name == "fp16")
+    assert all(bool(torch.isfinite(value).all()) for value in state["model"].values())
+    assert set(state["rng"]) == {"cpu", "cuda"}
+    more = tiny_config(tree, trainer_cfg__total_iter=6, **changes)
+    assert engine.train(more, output=tmp_path, device="cuda", resume="auto").iteration == 6
+
+
+def test_deterministic_training_gives_the_same_bits(tree: Path, tmp_path: Path) -> None:
+    config = tiny_config(tree, trainer_cfg__deterministic=True, model_cfg__dropout=0.3)
+    try:
+        results = [engine.train(config, output=tmp_path / run, device="cuda") for run in ("a", "b")]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    one, other = (load_checkpoint(result.checkpoint or "")["model"] for result in results)
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_embeddings_equal_those_of_a_cpu(tree: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = build_model({"model": "TinyNet"})
+    found = []
+    for name in ("cpu", "cuda"):
+        device = torch.device(name, 0) if name == "cuda" else torch.device(name)
+        evaluator = Evaluator(tiny_config(tree), tmp_path, device=device)
+        found.append((evaluator.embed(model.to(device)) or {})["embeddings"])
+    np.testing.assert_allclose(*found, rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture
+def nccl(tmp_path: Path) -> Iterator[None]:
+    dist.init_process_group("cpu:gloo,cuda:nccl", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_synchronised_batch_norm_on_cuda(nccl: None, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(5, dtype=torch.float64 if dtype == torch.float64 else torch.float32, device="cuda")
+    x = (torch.randn(6, 5, 7, 3, device="cuda", dtype=dtype) * 3 + 2).requires_grad_()
+    weights = torch.randn_like(x)
+    results = []
+    for apply in (norm, lambda rows: _SynchronisedNorm.apply(rows, norm.weight, norm.bias, norm.eps)[0]):
+        y = apply(x)
+        results.append((y, *torch.autograd.grad((y * weights).sum(), [x, norm.weight, norm.bias])))
+    for expected, found in zip(*results, strict=True):
+        tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-4
+        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
