@@ -68,8 +68,15 @@ class _Layers:
         return tree
 
     def file(self, path: Path, shown: str, inside: tuple[Path, ...], asked: Node | None = None) -> Node | None:
-        """A file merged over its base files. `asked` is the `_base_` entry that named it."""
-        found = path if path.is_file() else (None if asked else _shipped(path))
+        """A file, else the shipped one of that name, merged over its base files.
+
+        `asked` is the `_base_` entry that named it.
+        """
+        found: Path | None = path
+        if not path.is_file():
+            # Named as shipped files are on the command line, so that a config in any folder can build on one of them.
+            named = Path(asked.value) if asked else path
+            found, shown = _shipped(named), named.as_posix()
         where = asked or Node(None, shown, None)
         if found is None:
             self.report.problem(where, BASE if asked else "", missing_file(path))

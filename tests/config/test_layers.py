@@ -81,6 +81,13 @@ def test_later_bases_win(write):
     assert (config.trainer_cfg.total_iter, config.trainer_cfg.save_iter) == (2, 1)
 
 
+def test_a_base_may_be_a_shipped_file_but_one_beside_the_config_comes_first(write):
+    experiment = {"_base_": "configs/default.yaml", "trainer_cfg": {"log_iter": 3}}
+    assert load_config(write(experiment)).trainer_cfg.total_iter == 80000
+    write("trainer_cfg: {total_iter: 7}", "configs/default.yaml")
+    assert load_config(write(experiment)).trainer_cfg.total_iter == 7
+
+
 def test_a_cycle_of_bases_is_an_error(write):
     write("_base_: experiment.yaml", "other.yaml")
     with pytest.raises(ConfigError, match="cannot be its own base"):
