@@ -24,7 +24,7 @@ def motion_file(tmp_path: Path) -> Callable[..., Path]:
         for index, name in enumerate(people):
             phase = index * 0.13 + np.arange(70) / 33
             gait = draw_gait(5, len(name) + ord(name[0]))
-            walks.append(walk(mean_body(), gait, phase, generator(5, "walk", index)) + [0.1, 0.0, 0.3])
+            walks.append(walk(mean_body(), gait, phase, generator(5, "walk", index)))
         arrays = {
             "positions": np.concatenate(walks).astype(np.float32),
             "start": np.arange(6) * 70,
