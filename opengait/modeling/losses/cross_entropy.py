@@ -57,7 +57,9 @@ class CrossEntropyLoss(BaseLoss):
             logits = full_precision(logits)
             target = labels.long()[:, None].expand(-1, logits.shape[2])
             smoothing = self.eps if self.label_smooth else 0.0
-            loss = F.cross_entropy(self.scale * logits, target, label_smoothing=smoothing)
+            # As rows [n p, k]: the form with a third axis has no deterministic kernel on CUDA.
+            rows = (self.scale * logits).transpose(1, 2).reshape(-1, classes)
+            loss = F.cross_entropy(rows, target.reshape(-1), label_smoothing=smoothing)
         info = {"loss": loss.detach()}
         if self.log_accuracy:
             info["accuracy"] = (logits.detach().argmax(1) == target).to(loss.dtype).mean()
