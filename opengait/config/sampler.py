@@ -44,7 +44,8 @@ def _taken_by_class(name: str | None) -> set[str]:
     """Parameters that a user's own sampler class adds."""
     if name is None or name not in SAMPLERS or name in (*PAIRED, *SINGLE):
         return set()
-    return set(signature_of(SAMPLERS.get(name), supplied=("dataset",)).annotations)
+    supplied = ("dataset", "seed", "lengths", "frames_per_batch")
+    return set(signature_of(SAMPLERS.get(name), supplied).annotations)
 
 
 def _check_type(name: str, node: Node, place: str, report: Report) -> None:

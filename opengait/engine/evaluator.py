@@ -93,7 +93,10 @@ class Evaluator:
         logger.info("%s", evaluation.protocol)
         for table in evaluation.tables:
             show_table(rich_table(table))
-        logger.info(", ".join(f"{tag} {value:.2f}" for tag, value in evaluation.figures.items()))
+        if evaluation.figures:
+            logger.info(", ".join(f"{tag} {value:.2f}" for tag, value in evaluation.figures.items()))
+        if evaluation.submission is not None:
+            logger.info("submission written to %s", evaluation.submission)
         logger.info("figures written to %s", self._write(evaluation, iteration))
         return dict(evaluation.figures)
 

@@ -201,7 +201,8 @@ def check_protocol(config: Mapping[str, Any], dataset: GaitDataset, findings: Fi
         title, protocol = find_protocol(cfg["eval_func"], name, cfg.get("cross_view_gallery", False))
         if cfg.get("rerank") and not protocol.rerank:
             findings.error(f"evaluator_cfg.rerank: {cfg['eval_func']} is published without re-ranking; leave it out")
-        findings.info(f"protocol: {full_name(title, protocol, cfg.get('metric', 'euc'), bool(cfg.get('rerank')))}")
+        reranked = protocol.rerank if cfg.get("rerank") is None else cfg["rerank"]
+        findings.info(f"protocol: {full_name(title, protocol, cfg.get('metric', 'euc'), reranked)}")
         if not protocol.compares_masks:
             names = SequenceNames.of(
                 dataset.labels, dataset.types, dataset.views, dataset.partition.probe, dataset.partition.gallery

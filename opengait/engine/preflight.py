@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from opengait.data.dataset import GaitDataset
-from opengait.data.loader import test_loader, train_loader
+from opengait.data.loader import BatchLoader, test_loader, train_loader
 from opengait.data.transforms import Transforms, build_transforms
 from opengait.engine.checkpoint import CheckpointError, find_checkpoint
 from opengait.engine.distributed import choose_device
@@ -158,10 +158,7 @@ def _open(config: Mapping[str, Any], section: str, findings: Findings) -> _Split
         lengths = dataset.lengths()
         sampler = config[section]["sampler"]
         # Made for what they check: frame choice, and P x K against the subjects.
-        loader = (
-            train_loader(dataset, sampler, seed=0) if training else test_loader(dataset, sampler, frames_per_batch=1)
-        )
-        loader.close()
+        (train_loader(dataset, sampler, seed=0) if training else _one_at_a_time(dataset, sampler)).close()
         findings.info(
             f"{'training' if training else 'test'} data: {len(dataset.label_set)} subjects, {len(dataset)} sequences "
             f"of {int(lengths.min())} to {int(lengths.max())} frames in {dataset.root}"
@@ -245,13 +242,18 @@ def _train_one_batch(
     findings.info(f"one training batch of {len(batch)} sequences: loss {float(total.detach()):.4f}")
 
 
+def _one_at_a_time(dataset: GaitDataset, sampler: Mapping[str, Any]) -> BatchLoader:
+    """Test batches of one sequence, the longest first; `batch_size` plays no part in a test."""
+    kept = {key: value for key, value in sampler.items() if key != "batch_size"}
+    return test_loader(dataset, kept, frames_per_batch=1)
+
+
 def _test_one_batch(
     config: Mapping[str, Any], split: _Split, model: Any, device: torch.device, findings: Findings
 ) -> None:
     """The longest test sequence, which shows the memory that testing needs."""
     cfg = config["evaluator_cfg"]
-    loader = test_loader(split.dataset, cfg["sampler"], frames_per_batch=1)
-    batch = next(iter(loader))
+    batch = next(iter(_one_at_a_time(split.dataset, cfg["sampler"])))
     precision = Precision(precision_name(cfg, device), device)
     model.eval()
     with torch.inference_mode(), precision.autocast():
