@@ -31,8 +31,8 @@ def drop(node: Node, table: Mapping[str, str], place: str, report: Report) -> No
     """The mapping without its dead keys, each of them named in a warning."""
     kept = {}
     for key, value in node.value.items():
-        if key in table:
-            report.warn(value, f"{place}.{key}", f"has no effect: {table[key]}")
-        else:
+        if key not in table:
             kept[key] = value
+        elif value.layer > 0:  # a default is nothing that anybody wrote
+            report.warn(value, f"{place}.{key}", f"has no effect: {table[key]}")
     return Node(kept, node.file, node.line, node.layer)

@@ -17,6 +17,7 @@ from opengait.config import load_config
 from opengait.modeling.base_model import BaseModel
 from opengait.modeling.inputs import Inputs
 from opengait.modeling.models.baseline import Baseline
+from opengait.modeling.models.gaitssb import GaitSSB_Pretrain
 from opengait.registry import MODELS
 
 TRAIN_SUBJECTS, TEST_SUBJECTS = ("001", "002", "003", "004"), ("005", "006", "007")
@@ -85,7 +86,29 @@ class DoubleBaseline(Baseline):
         """The inherited check sends float32 frames."""
 
 
-for network in (TinyNet, DoubleBaseline):
+class DoubleGaitSSB(GaitSSB_Pretrain):
+    """Contrast of two views in float64, on the tree's frames made 64x44."""
+
+    def build_network(self, model_cfg: Mapping[str, Any]) -> None:
+        super().build_network(model_cfg)
+        self.double()
+
+    def init_parameters(self) -> None:
+        """With biases, since means of exactly zero can only be compared in rounding."""
+        super().init_parameters()
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.normal_(parameter, 0, 0.3)
+
+    def prepare_inputs(self, batch: Any, transforms: Any) -> Inputs:
+        inputs = super().prepare_inputs(batch, transforms)
+        return inputs._replace(ipts=[nn.functional.interpolate(one.double(), (64, 44)) for one in inputs.ipts])
+
+    def check_frame_size(self, height: int, width: int) -> None:
+        """The tree's frames are smaller."""
+
+
+for network in (TinyNet, DoubleBaseline, DoubleGaitSSB):
     if network.__name__ not in MODELS:
         MODELS.register(network)
 

@@ -43,6 +43,33 @@ TRAININGS: dict[str, dict[str, Any]] = {
             "bin_num": [2, 1],
         },
     },
+    "GaitSSB, odd shares of two views, in float64": {
+        "model_cfg": {
+            "model": "DoubleGaitSSB",
+            "backbone_cfg": {
+                "type": "ResNet9",
+                "block": "BasicBlock",
+                "channels": [4, 4, 6, 6],
+                "layers": [1, 1, 1, 1],
+                "strides": [1, 2, 2, 1],
+                "maxpool": False,
+            },
+            "parts_num": 31,
+        },
+        "loss_cfg": [
+            {"type": "CrossEntropyLoss", "log_prefix": "softmax1", "scale": 16, "log_accuracy": True},
+            {"type": "CrossEntropyLoss", "log_prefix": "softmax2", "scale": 16, "log_accuracy": True},
+        ],
+        # Statistics of five rows magnify rounding a thousandfold an iteration.
+        "trainer_cfg__total_iter": 2,
+        "trainer_cfg__sampler": {
+            "type": "BilateralSampler",
+            "batch_size": [1, 5],
+            "sample_type": "fixed_ordered",
+            "frames_num_fixed": 3,
+            "frames_skip_num": 1,
+        },
+    },
     "GaitSet without batch norm": {
         "model_cfg": {
             "model": "GaitSet",
@@ -125,8 +152,11 @@ def test_two_processes_train_as_one(two: Results, root: Path, tmp_path: Path, na
     for one in two:
         found = one[f"train:{name}"]
         assert sum(found["shares"]) == sum(expected["shares"])
+        # A bias whose effect a later batch norm takes away has a gradient of rounding alone.
+        floor = 1e-9 * max(float(value.norm()) for value in expected["gradients"].values())
         for key, value in expected["gradients"].items():
-            assert relative(found["gradients"][key], value) < 1e-5, key
+            difference = float((found["gradients"][key] - value).norm())
+            assert difference < 1e-5 * max(float(value.norm()), floor), key
         for key, value in expected["weights"].items():
             assert relative(found["weights"][key], value) < 1e-5, key
         for step, means in enumerate(expected["info"]):
