@@ -163,7 +163,7 @@ def changed(model_cfg: dict[str, Any], **keys: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("model_cfg", "message"),
     [
-        ({}, "needs 'model', one of Baseline, GaitSet"),
+        ({}, "needs 'model', one of Baseline, DeepGaitV2"),
         ({"model": "GaitSett"}, "did you mean 'GaitSet'"),
         ({"model": "GaitSet"}, "in_channels: missing\n  SeparateFCs: missing"),
         (changed(GAITSET, bin_nums=[1]), r"bin_nums: unknown key \(did you mean 'bin_num'\?\)"),
