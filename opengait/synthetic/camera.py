@@ -23,15 +23,15 @@ class Cameras(NamedTuple):
 class CameraSpread:
     """How far a sequence's cameras stray from their places; everything is drawn per sequence."""
 
-    height: tuple[float, float] = (0.7, 1.8)
+    height: tuple[float, float] = (0.9, 1.6)
     """metres above the floor"""
-    distance: tuple[float, float] = (3.6, 6.0)
+    distance: tuple[float, float] = (4.0, 6.0)
     """metres from the walker"""
-    person: tuple[float, float] = (100.0, 160.0)
+    person: tuple[float, float] = (105.0, 155.0)
     """pixels that a person of 1.7 m fills at that distance"""
-    yaw: float = 4.0
+    yaw: float = 3.0
     """degrees, standard deviation, shared by the rig's cameras (a walker who goes askew)"""
-    own_yaw: float = 2.0
+    own_yaw: float = 1.5
     """degrees, standard deviation, each camera's own"""
     roll: float = 1.0
     """degrees, standard deviation"""

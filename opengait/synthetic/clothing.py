@@ -25,6 +25,8 @@ class Coat:
     """between arm and cloth"""
     hood: float
     """size of a hood or collar behind the neck, 0 for none"""
+    swing: float
+    """fraction of the arm swing that its sleeves leave"""
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,14 @@ class Bag:
 
 def draw_coat(rng: np.random.Generator) -> Coat:
     """A coat of one sequence."""
-    hood = rng.uniform(0.05, 0.085) * (rng.uniform() < 0.5)
+    hood = rng.uniform(0.05, 0.085) * (rng.uniform() < 0.6)
     return Coat(
-        rng.uniform(0.25, 1.0), rng.uniform(0.02, 0.07), rng.uniform(0.0, 0.07), rng.uniform(0.012, 0.035), hood
+        hem=rng.uniform(0.35, 1.0),
+        ease=rng.uniform(0.045, 0.12),
+        flare=rng.uniform(0.0, 0.10),
+        sleeve=rng.uniform(0.02, 0.055),
+        hood=hood,
+        swing=rng.uniform(0.45, 0.85),
     )
 
 
@@ -54,12 +61,12 @@ def draw_bag(rng: np.random.Generator) -> Bag:
     """A bag of one sequence."""
     kind = ("handbag", "backpack", "shoulderbag")[rng.integers(3)]
     side = "lr"[rng.integers(2)]
-    size = rng.uniform(0.8, 1.25)
+    size = rng.uniform(0.7, 1.05)
     width, height, depth = {
         "handbag": (0.05, 0.14, 0.17), "backpack": (0.15, 0.21, 0.085), "shoulderbag": (0.055, 0.13, 0.17),
     }[kind]  # fmt: skip
-    swing = rng.uniform(0.15, 0.5) if kind != "backpack" else rng.uniform(0.6, 0.9)
-    lean = np.radians(rng.uniform(1, 7)) if kind == "backpack" else 0.0
+    swing = rng.uniform(0.45, 0.8) if kind != "backpack" else rng.uniform(0.8, 1.0)
+    lean = np.radians(rng.uniform(0, 4)) if kind == "backpack" else 0.0
     shape = np.exp(rng.normal(0, 0.12, 3)) * size
     return Bag(kind, side, width * shape[0], height * shape[1], depth * shape[2], swing, float(lean))
 
@@ -72,7 +79,15 @@ def carry(joints: np.ndarray, bag: Bag) -> np.ndarray:
         for side in "lr":
             _quieten_arm(joints, side, bag.swing, hang=0.0)
     else:
-        _quieten_arm(joints, bag.side, bag.swing, hang=0.75 if bag.kind == "handbag" else 0.3)
+        _quieten_arm(joints, bag.side, bag.swing, hang=0.5 if bag.kind == "handbag" else 0.15)
+    return joints
+
+
+def restrain(joints: np.ndarray, coat: Coat) -> np.ndarray:
+    """The walk [s, 21, 3] in the coat: both arms swing less."""
+    joints = joints.copy()
+    for side in "lr":
+        _quieten_arm(joints, side, coat.swing, hang=0.2)
     return joints
 
 

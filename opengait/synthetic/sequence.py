@@ -11,7 +11,7 @@ import numpy as np
 from opengait.prepare import normalize_silhouette
 from opengait.synthetic.body import Body, draw_body, mean_body
 from opengait.synthetic.camera import draw_cameras
-from opengait.synthetic.clothing import carry, draw_bag, draw_coat, hang_bag, wear_coat
+from opengait.synthetic.clothing import carry, draw_bag, draw_coat, hang_bag, restrain, wear_coat
 from opengait.synthetic.faults import SegmentationFaults
 from opengait.synthetic.gait import draw_gait, mean_gait
 from opengait.synthetic.keys import generator
@@ -118,9 +118,12 @@ def _condition(joints: np.ndarray, body: Body, kind: str, rng: np.random.Generat
     bag = draw_bag(rng) if kind.startswith("bg") else None
     if bag is not None:
         joints = carry(joints, bag)
+    coat = draw_coat(rng) if kind.startswith("cl") else None
+    if coat is not None:
+        joints = restrain(joints, coat)
     surface = dress(joints, clothed, hair)
-    if kind.startswith("cl"):
-        wear_coat(surface, joints, clothed, draw_coat(rng))
+    if coat is not None:
+        wear_coat(surface, joints, clothed, coat)
     if bag is not None:
         hang_bag(surface, joints, clothed, bag)
     return surface
