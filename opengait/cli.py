@@ -169,7 +169,7 @@ def synthesize(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where walkers and runs are kept.")] = Path("output/demo"),
-    train_subjects: Annotated[int, typer.Option(help="Walkers to train on.")] = 60,
+    train_subjects: Annotated[int, typer.Option(help="Walkers to train on.")] = 80,
     test_subjects: Annotated[int, typer.Option(help="Walkers to test on.")] = 30,
     iterations: Annotated[int | None, typer.Option(help="Of training; default as the config says.")] = None,
     seed: Annotated[int, typer.Option(help="Of walkers, network and batches.")] = 0,

@@ -44,13 +44,13 @@ class DemoReport:
 def run_demo(
     out: Path = Path("output/demo"),
     *,
-    train_subjects: int = 60,
+    train_subjects: int = 80,
     test_subjects: int = 30,
     iterations: int | None = None,
     seed: int = 0,
     device: str = "auto",
 ) -> DemoReport:
-    """Trains a half-width GaitSet on generated walkers and tests it on others, never seen in training.
+    """Trains a quarter-width GaitSet on generated walkers and tests it on others, never seen in training.
 
     Args:
         out: folder of the walkers (`walkers/`), the runs and `demo.json`.
