@@ -43,6 +43,10 @@ class U_Net(nn.Module):
         """
         if x.shape[2] % 8 or x.shape[3] % 8:
             raise ValueError(f"U_Net halves its images three times; {x.shape[2]}x{x.shape[3]} is not divisible by 8")
+        # Channels last is up to three times as fast; but on a CPU torch's batch norm adds up the statistics of such a
+        # batch one float32 after the other, which leaves three digits.
+        if x.device.type != "cpu" or not self.training:
+            x = x.contiguous(memory_format=torch.channels_last)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_half):
             x1 = self.Conv1(x)  # [n, 16, h, w]
             x2 = self.Conv2(F.max_pool2d(x1, 2))  # [n, 32, h/2, w/2]

@@ -51,6 +51,7 @@ class GaitEdge(GaitGL):
     """A segmentation network in front of GaitGL, trained together by the losses of both."""
 
     Settings = GaitEdgeSettings
+    takes_several_checkpoints = True  # those of segmentation and recognition, one after the other
 
     def build_network(self, model_cfg: Mapping[str, Any]) -> None:
         super().build_network(model_cfg["GaitGL"])

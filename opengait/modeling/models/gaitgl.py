@@ -151,7 +151,10 @@ class GaitGL(BaseModel):
     def _of_sequence(self, sils: Tensor, seqL: Tensor | None) -> Tensor:
         """[n, 1, s, h, w] -> [n, c, h, w / 2]: all convolutions, and the maximum over frames."""
         frames = layout(sils, seqL, gap=1, stride=STRIDE, least=STRIDE)
-        x = _run(self.conv3d, frames.lay(sils), frames)  # [n, c1, s, h, w]
+        # One channel lies both first and last in memory; said to be last, all convolutions leave theirs there too,
+        # which they run faster with.
+        x = frames.lay(sils).squeeze(1).unsqueeze(-1).permute(0, 4, 1, 2, 3)
+        x = _run(self.conv3d, x, frames)  # [n, c1, s, h, w]
         frames = frames.every(STRIDE)
         x = _run(self.LTA, x, frames)  # [n, c1, t, h, w]
         x = self.MaxPool0(_run(self.GLConvA0, x, frames))  # [n, c2, t, h/2, w/2]

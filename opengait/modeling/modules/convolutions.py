@@ -105,15 +105,22 @@ def convolve_strips(conv: nn.Module, x: Tensor, halving: int) -> Tensor:
     """
     if halving == 0:
         return conv(x)
-    h = x.shape[-2]
+    n, h = len(x), x.shape[-2]
     strip = h // 2**halving
     if strip == 0:
         raise ValueError(f"a map of {h} rows cannot be cut into {2**halving} strips (halving {halving})")
     # A last strip that is lower than the others is convolved alone: rows filled up with zeros would do for the
     # usual stride 1, but not where stride or padding make them part of the result.
     whole = x if h % strip == 0 else x[..., : h // strip * strip, :]
-    strips = whole.unflatten(-2, (-1, strip)).movedim(-3, 1).flatten(0, 1)
-    result = conv(strips).unflatten(0, (len(x), -1)).movedim(1, -3).flatten(-3, -2)
+    # Folding has to copy maps with frames; it leaves the channels where they lie in memory, in front or last.
+    last = x.movedim(1, -1).is_contiguous()
+    rows = -3 if last else -2
+    strips = whole.movedim(1, -1) if last else whole
+    strips = strips.unflatten(rows, (-1, strip)).movedim(rows - 1, 1).flatten(0, 1)
+    result = conv(strips.movedim(-1, 1) if last else strips)
+    result = result.movedim(1, -1) if last else result
+    result = result.unflatten(0, (n, -1)).movedim(1, rows - 1).flatten(rows - 1, rows)
+    result = result.movedim(-1, 1) if last else result
     if whole is x:
         return result
     return torch.cat([result, conv(x[..., whole.shape[-2] :, :])], dim=-2)
