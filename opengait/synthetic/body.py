@@ -73,7 +73,7 @@ _FRAME = ("shoulder_offset", "hip_offset", "chest_width", "pelvis_width")
 TOE_JOINT_DROP = 0.8
 
 # Spread (standard deviation of the natural logarithm) of the shared factors and of each size's own part.
-SPREAD = {"stature": 0.030, "legs": 0.022, "stout": 0.060, "frame": 0.035, "own": 0.020}
+SPREAD = {"stature": 0.030, "legs": 0.030, "stout": 0.075, "frame": 0.045, "own": 0.025}
 
 
 def mean_body() -> Body:

@@ -23,7 +23,7 @@ class Cameras(NamedTuple):
 class CameraSpread:
     """How far a sequence's cameras stray from their places; everything is drawn per sequence."""
 
-    height: tuple[float, float] = (0.9, 1.6)
+    height: tuple[float, float] = (0.95, 1.5)
     """metres above the floor"""
     distance: tuple[float, float] = (4.0, 6.0)
     """metres from the walker"""

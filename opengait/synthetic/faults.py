@@ -32,20 +32,20 @@ class SegmentationFaults:
 
     def __init__(self, rng: np.random.Generator, frames: int, strength: float) -> None:
         self.strength = strength
-        self._ragged = strength * rng.uniform(0.2, 0.8)
-        self._bias = strength * float(np.clip(rng.normal(0, 20), -45, 45))
+        self._ragged = strength * rng.uniform(0.2, 0.7)
+        self._bias = strength * float(np.clip(rng.normal(0, 16), -40, 40))
         self._reach = int(rng.choice((3, 5, 7)))
         grain = float(rng.uniform(4.0, 11.0))
         shape = (_FIELDS, int(_NOISE_HEIGHT / grain), int(_NOISE_WIDTH / grain))
         self._noise = np.clip(rng.normal(128, 48, shape), 0, 255).astype(np.uint8)
         self._drift = float(rng.uniform(0.1, 0.5))
-        self._holes = self._draw(rng, frames, 1.1, (0.15, 0.85), (0.08, 0.95), (0.02, 0.11), (0.01, 0.05))
+        self._holes = self._draw(rng, frames, 0.8, (0.15, 0.85), (0.08, 0.95), (0.02, 0.11), (0.01, 0.05))
         self._lost_feet = self._draw(rng, frames, 0.5, (0, 1), (0, 1), (0, 0), (0.015, 0.07))
-        self._specks = self._draw(rng, frames, 0.5, (0.3, 0.7), (-0.07, -0.01), (0.02, 0.06), (0.006, 0.015))
+        self._specks = self._draw(rng, frames, 0.4, (0.3, 0.7), (-0.07, -0.01), (0.02, 0.06), (0.006, 0.015))
         # What the person box of each frame cuts off at top and bottom, as fractions of the height.
         jitter = rng.normal(0, 1, (2, frames + 2))
         self._box = strength * 0.025 * np.maximum(jitter[:, :-2] + jitter[:, 1:-1] + jitter[:, 2:], 0) / np.sqrt(3)
-        self._shadow = self._draw(rng, frames, 0.5, (0.1, 0.9), (0.995, 1.03), (0.10, 0.40), (0.006, 0.02))
+        self._shadow = self._draw(rng, frames, 0.4, (0.1, 0.9), (0.995, 1.03), (0.10, 0.40), (0.006, 0.02))
 
     def _draw(self, rng: np.random.Generator, frames: int, rate: float, *ranges: tuple[float, float]) -> list[_Event]:
         """`rate` events for every 25 frames at strength 1."""
@@ -76,6 +76,11 @@ class SegmentationFaults:
         for event in self._lost_feet:
             if event.start <= frame < event.stop:
                 image[int(top + height * (1 - event.size[1])) :] = 0
+
+    def summary(self) -> list[float]:
+        """Strengths and counts of the faults, as numbers."""
+        events = (self._holes, self._lost_feet, self._specks, self._shadow)
+        return [self._ragged, self._bias, self._reach, self._drift, *(float(len(found)) for found in events)]
 
     def _spoil_border(self, image: np.ndarray, frame: int, left: int, top: int, width: int, height: int) -> None:
         bottom, right = top + height + _MARGIN, left + width + _MARGIN
