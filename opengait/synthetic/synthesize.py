@@ -86,7 +86,7 @@ def synthesize(
         own_gait: a gait of each subject's own instead of the population mean.
         render_seed: another one renders the same walkers again, with new strides, phase, cameras, clothes and faults.
         train_subjects: the first so many are training subjects; default CASIA-B's share of 74 in 124.
-        workers: processes; default one a processor.
+        workers: processes; default one a processor. With more than one a script needs `if __name__ == "__main__":`.
         progress: show a bar, if the output is a terminal.
 
     Raises:

@@ -88,7 +88,7 @@ def test_a_coat_and_a_bag_only_add_to_the_outline():
     joints, body = mean_walk(), mean_body()
     plain = raw_frames(dress(joints, body), "090")
     coat = dress(joints, body)
-    wear_coat(coat, joints, body, Coat(hem=0.7, ease=0.04, flare=0.03, sleeve=0.02, hood=0.06))
+    wear_coat(coat, joints, body, Coat(hem=0.7, ease=0.04, flare=0.03, sleeve=0.02, hood=0.06, swing=1.0))
     bag = dress(joints, body)
     hang_bag(bag, joints, body, draw_bag(generator(0, "bag")))
     for dressed in (coat, bag):
