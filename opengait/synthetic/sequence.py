@@ -10,7 +10,7 @@ import numpy as np
 
 from opengait.prepare import normalize_silhouette
 from opengait.synthetic.body import Body, draw_body, mean_body
-from opengait.synthetic.camera import draw_cameras
+from opengait.synthetic.camera import Cameras, draw_cameras
 from opengait.synthetic.clothing import carry, draw_bag, draw_coat, hang_bag, restrain, wear_coat
 from opengait.synthetic.faults import SegmentationFaults
 from opengait.synthetic.gait import draw_gait, mean_gait
@@ -73,30 +73,79 @@ def render_sequence(settings: Settings, subject: int, kind: str) -> Sequence:
         subject: number of the subject, from 0; in recorded walks, its place in the sorted list of people.
         kind: the sequence's type, such as `cl-02`.
     """
+    scene = _stage(settings, subject, kind)
+    views = {
+        view: _normalised(polygons, faults, settings.size)
+        for view, polygons, faults in zip(settings.views, scene.polygons, scene.faults, strict=True)
+    }
+    return Sequence(views, scene.source)
+
+
+def sequence_facts(settings: Settings, subject: int, kind: str) -> dict[str, np.ndarray]:
+    """What is known of a sequence beside its frames, a row of numbers for each view.
+
+    Length, where in the stride it starts, mean width and height of the raw box in pixels, camera height,
+    distance and focal length, strengths and counts of the segmentation faults. No subject should be told apart by them.
+    """
+    scene = _stage(settings, subject, kind)
+    corners = scene.polygons.reshape(*scene.polygons.shape[:2], -1, 2) / 8.0
+    box = corners.max(2) - corners.min(2)
+    start = 2 * np.pi * scene.start
+    whole = [box.shape[1], np.cos(start), np.sin(start)]
+    return {
+        view: np.array(
+            [
+                *whole,
+                *box[index].mean(0),
+                scene.cameras.position[index, 1],
+                np.hypot(*scene.cameras.position[index, ::2]),
+                scene.cameras.focal[index],
+                *scene.faults[index].summary(),
+            ]
+        )
+        for index, view in enumerate(settings.views)
+    }
+
+
+class _Scene(NamedTuple):
+    """A sequence ready to be drawn: outlines [v, s, links, corners, 2], and per view camera and faults."""
+
+    polygons: np.ndarray
+    cameras: Cameras
+    faults: list[SegmentationFaults]
+    start: float
+    source: tuple[str, int, int] | None
+
+
+def _stage(settings: Settings, subject: int, kind: str) -> _Scene:
     rng = generator(settings.seed, "sequence", settings.render_seed, subject, kind)
     frames = int(rng.integers(settings.frames[0], settings.frames[1] + 1))
     body = subject_body(settings, subject)
-    joints, source = _walk(settings, subject, kind, body, frames, rng)
+    joints, start, source = _walk(settings, subject, kind, body, frames, rng)
     surface = _condition(joints, body, kind, rng)
     cameras = draw_cameras(settings.views, rng)
-    polygons = outlines(surface, cameras)
-    views = {}
-    for index, view in enumerate(settings.views):
-        view_rng = generator(settings.seed, "faults", settings.render_seed, subject, kind, view)
-        faults = SegmentationFaults(view_rng, len(joints), settings.strength)
-        views[view] = _normalised(polygons[index], faults, settings.size)
-    return Sequence(views, source)
+    faults = [
+        SegmentationFaults(
+            generator(settings.seed, "faults", settings.render_seed, subject, kind, view),
+            len(joints),
+            settings.strength,
+        )
+        for view in settings.views
+    ]
+    return _Scene(outlines(surface, cameras), cameras, faults, start, source)
 
 
 def _walk(
     settings: Settings, subject: int, kind: str, body: Body, frames: int, rng: np.random.Generator
-) -> tuple[np.ndarray, tuple[str, int, int] | None]:
-    """Joints [s, 21, 3], and the recorded piece they come from."""
+) -> tuple[np.ndarray, float, tuple[str, int, int] | None]:
+    """Joints [s, 21, 3], where in the stride they start, and the recorded piece they come from."""
     source = None
     fps = FPS
+    start = 0.0
     if settings.motion is None:
         gait = subject_gait(settings, subject)
         phase = walk_phase(gait["cadence"], frames, FPS, 0.03, rng)
+        start = float(phase[0])
         joints = walk(body, gait, phase, rng)
     else:
         motion = settings.motion
@@ -108,7 +157,7 @@ def _walk(
     path -= path.mean()
     path *= min(1.0, _TRAVEL / max(path[-1], 1e-6))
     joints[..., 2] += path[:, None]
-    return joints, source
+    return joints, start, source
 
 
 def _condition(joints: np.ndarray, body: Body, kind: str, rng: np.random.Generator) -> Surface:
