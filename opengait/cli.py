@@ -192,7 +192,7 @@ def main() -> None:
     """Console entry: user mistakes become one clear message, everything else keeps its traceback."""
     try:
         app(standalone_mode=True)
-    except (ValueError, OSError) as mistake:
+    except (ValueError, OSError, ArithmeticError) as mistake:
         if os.environ.get("OPENGAIT_TRACEBACK"):
             raise
         sys.stderr.write(f"{mistake}\n")

@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         result = engine.train(config, resume=given.resume, **common)
         return 128 + result.stop_signal if result.stop_signal else 0
-    except (ValueError, OSError) as mistake:
+    except (ValueError, OSError, ArithmeticError) as mistake:
         if os.environ.get("OPENGAIT_TRACEBACK"):
             raise
         if int(os.environ.get("RANK", 0)) == 0:

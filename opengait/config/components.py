@@ -138,10 +138,8 @@ def check_transforms(node: Node, place: str, report: Report) -> Node:
 def _check_transform(node: Node, place: str, report: Report) -> Node:
     if node.value is None:
         return node
-    if node.is_list:
-        return check_transforms(node, place, report)
     if not node.is_mapping:
-        report.problem(node, place, f"expected a mapping with 'type', a list or null, found {show(node.plain())}")
+        report.problem(node, place, f"expected a mapping with 'type', or null, found {show(node.plain())}")
         return node
     transform = from_registry(TRANSFORMS, node, "type", place, report)
     if transform is None:

@@ -215,20 +215,28 @@ def broadcast_text(text: str) -> str:
     return bytes(payload.tolist()).decode()
 
 
+_MISTAKE = "mistake: "
+
+
 def on_main(work: Callable[[], Any]) -> Any:
     """Runs `work` on the main process while the others wait; its result there, None elsewhere.
 
     Raises:
-        Whatever `work` raises on the main process; RuntimeError with the same text on the others, so that no process
-        waits for one that has failed.
+        Whatever `work` raises on the main process; the same text on the others, so that no process waits for one that
+        has failed: ValueError for a ValueError (a person's mistake, shown once), else RuntimeError.
     """
     if not is_main():
         failure = broadcast_text("")
+        if failure.startswith(_MISTAKE):
+            raise ValueError(f"rank 0 failed: {failure.removeprefix(_MISTAKE)}")
         if failure.strip():
             raise RuntimeError(f"rank 0 failed: {failure}")
         return None
     try:
         result = work()
+    except ValueError as mistake:
+        broadcast_text(f"{_MISTAKE}{mistake}")
+        raise
     except BaseException as error:
         broadcast_text(f"{type(error).__name__}: {error}")
         raise

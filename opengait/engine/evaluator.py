@@ -87,6 +87,7 @@ class Evaluator:
             probe_set=dataset.partition.probe,
             gallery_set=dataset.partition.gallery,
             rerank=cfg.get("rerank"),
+            remove_no_gallery=data_cfg.get("remove_no_gallery", False),
             out_dir=self.folder / "results",
             device=self.device,
         )

@@ -174,7 +174,9 @@ class Trainer:
             self.scheduler.step()
         elif bad:
             self._put_back_buffers()
-        return Step(batch, loss.detach(), info, output.get("visual_summary") or {}, bad, counted)
+        summary = output.get("visual_summary") or {}
+        info = {**info, **{key: value.detach() for key, value in summary.items() if key.startswith("scalar/")}}
+        return Step(batch, loss.detach(), info, summary, bad, counted)
 
     def batches(self) -> Iterator[Batch]:
         """This process's batches from the next draw on, without end; all of the same number of sequences."""

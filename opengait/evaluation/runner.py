@@ -128,6 +128,7 @@ def run_protocol(
     probe_set: Collection[str] | None = None,
     gallery_set: Collection[str] | None = None,
     rerank: bool | None = None,
+    remove_no_gallery: bool = False,
     out_dir: str | Path | None = None,
     device: str | torch.device | None = None,
     memory: int = DEFAULT_MEMORY,
@@ -144,6 +145,8 @@ def run_protocol(
         cross_view_gallery: the cross-view protocol of the data set.
         probe_set, gallery_set: `label-type-view` names, for data sets that list them.
         rerank: k-reciprocal re-ranking; None: as the protocol says.
+        remove_no_gallery: leave probes out, pair of views by pair of views, whose subject the gallery lacks; published
+            figures count them as misses. The protocol's name says so.
         out_dir: folder of submission files; None: `GREW_result`, `HID_result` in the working directory.
         device: where distances are computed; None: CUDA if there is one.
         memory: bytes that may be taken beyond the embeddings.
@@ -158,6 +161,9 @@ def run_protocol(
         raise ValueError(f"{eval_func} takes no re-ranking: its published figures are not re-ranked; leave rerank out")
     rerank = protocol.rerank if rerank is None else rerank
     name = full_name(title, protocol, metric, rerank)
+    if remove_no_gallery:
+        protocol = protocol.model_copy(update={"without_positive": "skip"})
+        name = f"{name}; probes without gallery left out"
     if protocol.compares_masks:
         value = {TAG_PREFIX + str(figure.tag): mean_iou(embeddings) for figure in protocol.figures}
         return Evaluation(figures=value, exact=dict(value), protocol=name)

@@ -66,7 +66,7 @@ class TinyNet(BaseModel):
                 "triplet": {"embeddings": embeddings[..., None], "labels": inputs.labs},
                 "softmax": {"logits": logits[..., None], "labels": inputs.labs},
             },
-            "visual_summary": {"image/sils": sils.reshape(n * s, 1, h, w)},
+            "visual_summary": {"image/sils": sils.reshape(n * s, 1, h, w), "scalar/brightness": sils.mean()},
             "inference_feat": {"embeddings": embeddings[..., None]},
         }
 

@@ -69,7 +69,7 @@ def test_tensorboard_holds_interval_means_rates_and_images(tree: Path, tmp_path:
     events = EventAccumulator(str(result.folder / "summary"))
     events.Reload()
     scalars = events.Tags()["scalars"]
-    assert {"triplet/loss", "softmax/loss", "learning_rate", "throughput/seq_per_s"} <= set(scalars)
+    assert {"triplet/loss", "softmax/loss", "brightness", "learning_rate", "throughput/seq_per_s"} <= set(scalars)
     assert {tag.removeprefix("scalar/") for tag in result.figures} <= set(scalars)
     assert [event.step for event in events.Scalars("triplet/loss")] == [2, 4]
     assert [event.step for event in events.Images("sils")] == [4]

@@ -203,6 +203,10 @@ def test_a_probe_whose_subject_is_not_in_the_gallery_is_a_miss() -> None:
     found = run_protocol(INDOOR, subject_embeddings(names[0], noise=0.0), *names, dataset="CASIA-B")
     assert set(found.figures.values()) == {75.0}
     assert "NM: 24 of 128 pairs of a probe and a gallery view have no gallery sequence" in found.notes[0]
+    embeddings = subject_embeddings(names[0], noise=0.0)
+    without = run_protocol(INDOOR, embeddings, *names, dataset="CASIA-B", remove_no_gallery=True)
+    assert set(without.figures.values()) == {100.0}
+    assert "probes without gallery left out" in without.protocol
 
 
 def test_mistakes_are_told_with_what_was_expected() -> None:

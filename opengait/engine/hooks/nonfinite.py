@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(ArithmeticError):
     """Too many steps in a row had a loss or gradient that is not finite."""
 
 
