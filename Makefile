@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PYTHONDONTWRITEBYTECODE ?= 1
 
-.PHONY: install demo test lint types pytest test-full audit clean
+.PHONY: install demo test lint types pytest test-full gpu-check audit clean
 
 install: $(INSTALLED)
 
@@ -32,6 +32,10 @@ pytest: $(INSTALLED)
 
 test-full: lint types $(INSTALLED)
 	$(BIN)/python -m pytest
+
+# On a machine with a CUDA device and no network: its own Python, no environment of ours.
+gpu-check:
+	$(PYTHON) -m pytest -m gpu
 
 audit: $(INSTALLED)
 	$(BIN)/python benchmarks/walkers_audit.py
