@@ -24,6 +24,10 @@ app = typer.Typer(
 
 ConfigPath = Annotated[str, typer.Argument(metavar="CONFIG", help="Experiment YAML; a shipped name works anywhere.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one key.")]
+Plugins = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", metavar="FILE|MODULE", help="Python file or module, or protocol file; repeatable."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Output = Annotated[Path, typer.Option(help="Where runs are kept.")]
 LogToFile = Annotated[bool, typer.Option("--log-to-file", "--log_to_file", help="Also write the log to a file.")]
@@ -47,6 +51,7 @@ class Resume(str, Enum):
 def train(
     config: ConfigPath,
     overrides: Overrides = None,
+    plugin: Plugins = None,
     resume: Annotated[
         Resume, typer.Option(help="auto: go on from the newest whole checkpoint of this run.")
     ] = Resume.no,
@@ -58,7 +63,7 @@ def train(
     from opengait import engine
     from opengait.config import load_config
 
-    settings = load_config(config, overrides or ())
+    settings = load_config(config, overrides or (), plugin or ())
     result = engine.train(settings, resume=resume.value, device=device, output=output, log_to_file=log_to_file)
     if result.stop_signal:
         raise typer.Exit(128 + result.stop_signal)
@@ -68,6 +73,7 @@ def train(
 def test(
     config: ConfigPath,
     overrides: Overrides = None,
+    plugin: Plugins = None,
     iteration: Annotated[int | None, typer.Option("--iter", help="Checkpoint by number.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint by path.")] = None,
     device: Device = "auto",
@@ -78,7 +84,7 @@ def test(
     from opengait import engine
     from opengait.config import load_config
 
-    settings = load_config(config, overrides or ())
+    settings = load_config(config, overrides or (), plugin or ())
     engine.test(
         settings,
         iteration=iteration,
@@ -93,6 +99,7 @@ def test(
 def check(
     config: ConfigPath,
     overrides: Overrides = None,
+    plugin: Plugins = None,
     phase: Annotated[Phase | None, typer.Option(help="Check one phase only; else both.")] = None,
     batch: Annotated[bool, typer.Option(help="Put one batch through the network.")] = True,
     device: Device = "auto",
@@ -105,7 +112,7 @@ def check(
     from opengait.engine.preflight import preflight
 
     findings = preflight(
-        load_config(config, overrides or ()),
+        load_config(config, overrides or (), plugin or ()),
         device=device,
         run_batch=batch,
         phase=None if phase is None else phase.value,
@@ -131,6 +138,10 @@ def synthesize(
     views: Annotated[list[str] | None, typer.Option("--view", help="Camera angle such as 090; repeatable.")] = None,
     frames: Annotated[tuple[int, int], typer.Option(help="Fewest and most frames of a sequence.")] = (35, 50),
     strength: Annotated[float, typer.Option(help="Of segmentation faults; 0 for none.")] = 1.0,
+    modality: Annotated[
+        list[str] | None,
+        typer.Option(help="silhouettes (default); silhouettes and smpl; casiab*; unlabelled. Repeatable."),
+    ] = None,
     motion: Annotated[Path | None, typer.Option(help="npz of recorded walks in place of the procedural gait.")] = None,
     own_body: Annotated[
         bool | None, typer.Option(help="A body of each subject's own; default yes, no with --motion.")
@@ -151,6 +162,7 @@ def synthesize(
         views=views or synthetic.VIEWS,
         frames=frames,
         strength=strength,
+        modalities=modality or ("silhouettes",),
         motion=motion,
         own_body=own_body,
         own_gait=own_gait,

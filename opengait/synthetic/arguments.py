@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from opengait.registry import nearest
 from opengait.synthetic.camera import VIEWS
+from opengait.synthetic.modalities import MODALITIES
 from opengait.synthetic.motion import RecordedWalks
 
 _CONDITIONS = {"nm": "normal", "bg": "with a bag", "cl": "in a coat"}
@@ -46,6 +47,22 @@ def views(chosen: Sequence[str]) -> tuple[str, ...]:
             hint = f" (did you mean '{near}'?)" if near else ""
             raise ValueError(f"unknown view '{view}'{hint}; known: {', '.join(VIEWS)}")
     return found
+
+
+def modalities(chosen: Sequence[str]) -> tuple[str, ...]:
+    """One of the sets of MODALITIES, in any order."""
+    found = _several("modalities", chosen)
+    for known in MODALITIES:
+        if sorted(found) == sorted(known):
+            return known
+    names = sorted({name for known in MODALITIES for name in known})
+    for name in found:
+        near = nearest(name, names) if name not in names else None
+        if name not in names:
+            hint = f" (did you mean '{near}'?)" if near else ""
+            raise ValueError(f"unknown modality '{name}'{hint}; known: {', '.join(names)}")
+    sets = "; ".join(f"{' + '.join(known)} ({meaning})" for known, meaning in MODALITIES.items())
+    raise ValueError(f"modalities {' + '.join(found)} do not go together; choose one of: {sets}")
 
 
 def _several(name: str, chosen: Sequence[str]) -> tuple[str, ...]:

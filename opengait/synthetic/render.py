@@ -12,7 +12,7 @@ from opengait.synthetic.surface import Surface
 
 CORNERS = 16
 # Polygon corners are handed over in eighths of a pixel.
-_SHIFT = 3
+SHIFT = 3
 
 
 def outlines(surface: Surface, cameras: Cameras) -> np.ndarray:
@@ -46,7 +46,7 @@ def _support_points(surface: Surface, cameras: Cameras) -> tuple[np.ndarray, np.
     x = (local[0][..., None] + across / size) * scale
     y = (local[1][..., None] + along / size) * scale
     reach = x * cos + y * sin
-    pixels = np.stack([x + (WIDTH - 1) / 2, (HEIGHT - 1) / 2 - y], -1) * (1 << _SHIFT)
+    pixels = np.stack([x + (WIDTH - 1) / 2, (HEIGHT - 1) / 2 - y], -1) * (1 << SHIFT)
     return np.rint(pixels).astype(np.int32), reach
 
 
@@ -68,5 +68,5 @@ def draw(polygons: np.ndarray) -> Iterator[np.ndarray]:
     for links in polygons:
         image.fill(0)
         for corners in links:
-            cv2.fillConvexPoly(image, corners, 255, lineType=cv2.LINE_8, shift=_SHIFT)
+            cv2.fillConvexPoly(image, corners, 255, lineType=cv2.LINE_8, shift=SHIFT)
         yield image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from opengait.synthetic.surface import Surface, dress
 from opengait.synthetic.walking import walk, walk_phase
 
 FPS = 25.0
+SILHOUETTES = ("silhouettes",)
 # The rig of cameras rolls along with the walker; this much of the way (metres, either side) is seen as motion.
 _TRAVEL = 0.8
 
@@ -39,10 +41,12 @@ class Settings:
     own_gait: bool
     size: int = 64
     motion: RecordedWalks | None = None
+    modalities: tuple[str, ...] = SILHOUETTES
 
     def described(self) -> dict[str, Any]:
-        """The settings in plain JSON types; recorded walks by a checksum."""
-        plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "motion"}
+        """The settings in plain JSON types; recorded walks by a checksum, modalities where they are not the default."""
+        left_out = {"motion"} | ({"modalities"} if self.modalities == SILHOUETTES else set())
+        plain = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in left_out}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
         walks = self.motion.positions if self.motion else None
         return {**plain, "motion": walks and zlib.crc32(b"".join(walk.tobytes() for walk in walks))}
@@ -73,10 +77,10 @@ def render_sequence(settings: Settings, subject: int, kind: str) -> Sequence:
         subject: number of the subject, from 0; in recorded walks, its place in the sorted list of people.
         kind: the sequence's type, such as `cl-02`.
     """
-    scene = _stage(settings, subject, kind)
+    scene = stage(settings, subject, kind)
     views = {
-        view: _normalised(polygons, faults, settings.size)
-        for view, polygons, faults in zip(settings.views, scene.polygons, scene.faults, strict=True)
+        view: stacked([shot.frame for shot in shots(scene, number, settings.size)], (settings.size, settings.size))
+        for number, view in enumerate(settings.views)
     }
     return Sequence(views, scene.source)
 
@@ -87,7 +91,7 @@ def sequence_facts(settings: Settings, subject: int, kind: str) -> dict[str, np.
     Length, where in the stride it starts, mean width and height of the raw box in pixels, camera height,
     distance and focal length, strengths and counts of the segmentation faults. No subject should be told apart by them.
     """
-    scene = _stage(settings, subject, kind)
+    scene = stage(settings, subject, kind)
     corners = scene.polygons.reshape(*scene.polygons.shape[:2], -1, 2) / 8.0
     box = corners.max(2) - corners.min(2)
     start = 2 * np.pi * scene.start
@@ -107,22 +111,36 @@ def sequence_facts(settings: Settings, subject: int, kind: str) -> dict[str, np.
     }
 
 
-class _Scene(NamedTuple):
-    """A sequence ready to be drawn: outlines [v, s, links, corners, 2], and per view camera and faults."""
+class Scene(NamedTuple):
+    """A sequence ready to be drawn.
+
+    Attributes:
+        polygons: outlines [v, s, links, corners, 2].
+        cameras, faults: one a view.
+        start: where in the stride it starts, in [0, 1).
+        source: the recorded piece, if any.
+        body: the subject's, without clothes.
+        joints: [s, 21, 3], under bag or coat.
+        surface: what was outlined.
+    """
 
     polygons: np.ndarray
     cameras: Cameras
     faults: list[SegmentationFaults]
     start: float
     source: tuple[str, int, int] | None
+    body: Body
+    joints: np.ndarray
+    surface: Surface
 
 
-def _stage(settings: Settings, subject: int, kind: str) -> _Scene:
+def stage(settings: Settings, subject: int, kind: str) -> Scene:
+    """Everything of a sequence but its pixels; arguments as of `render_sequence`."""
     rng = generator(settings.seed, "sequence", settings.render_seed, subject, kind)
     frames = int(rng.integers(settings.frames[0], settings.frames[1] + 1))
     body = subject_body(settings, subject)
     joints, start, source = _walk(settings, subject, kind, body, frames, rng)
-    surface = _condition(joints, body, kind, rng)
+    joints, surface = _condition(joints, body, kind, rng)
     cameras = draw_cameras(settings.views, rng)
     faults = [
         SegmentationFaults(
@@ -132,7 +150,7 @@ def _stage(settings: Settings, subject: int, kind: str) -> _Scene:
         )
         for view in settings.views
     ]
-    return _Scene(outlines(surface, cameras), cameras, faults, start, source)
+    return Scene(outlines(surface, cameras), cameras, faults, start, source, body, joints, surface)
 
 
 def _walk(
@@ -160,8 +178,8 @@ def _walk(
     return joints, start, source
 
 
-def _condition(joints: np.ndarray, body: Body, kind: str, rng: np.random.Generator) -> Surface:
-    """The surface of the walker in the sequence's clothes, with bag or coat."""
+def _condition(joints: np.ndarray, body: Body, kind: str, rng: np.random.Generator) -> tuple[np.ndarray, Surface]:
+    """Joints [s, 21, 3] and surface of the walker in the sequence's clothes, with bag or coat."""
     clothed = body.widened(torso=float(np.exp(rng.normal(0.03, 0.05))), limbs=float(np.exp(rng.normal(0.04, 0.06))))
     hair = float(rng.uniform(0.0, 0.018))
     bag = draw_bag(rng) if kind.startswith("bg") else None
@@ -175,15 +193,28 @@ def _condition(joints: np.ndarray, body: Body, kind: str, rng: np.random.Generat
         wear_coat(surface, joints, clothed, coat)
     if bag is not None:
         hang_bag(surface, joints, clothed, bag)
-    return surface
+    return joints, surface
 
 
-def _normalised(polygons: np.ndarray, faults: SegmentationFaults, size: int) -> np.ndarray:
-    """One view's outlines -> normalised frames [s, size, size]; frames that show too little are left out."""
-    frames = []
-    for index, image in enumerate(draw(polygons)):
+class Shot(NamedTuple):
+    """One frame that shows enough: its place in the walk, the segmenter's mask [HEIGHT, WIDTH] (a buffer that the next
+    shot overwrites), and the normalised silhouette [size, size]."""
+
+    index: int
+    mask: np.ndarray
+    frame: np.ndarray
+
+
+def shots(scene: Scene, number: int, size: int) -> Iterator[Shot]:
+    """The frames of the scene's view of that number; those that show too little are left out."""
+    faults = scene.faults[number]
+    for index, image in enumerate(draw(scene.polygons[number])):
         faults.apply(image, index)
         frame = normalize_silhouette(image, size)
         if frame is not None:
-            frames.append(frame)
-    return np.stack(frames) if frames else np.zeros((0, size, size), np.uint8)
+            yield Shot(index, image, frame)
+
+
+def stacked(frames: list[np.ndarray], shape: tuple[int, ...], dtype: type = np.uint8) -> np.ndarray:
+    """Frames [s, *shape], also where there is none."""
+    return np.stack(frames) if frames else np.zeros((0, *shape), dtype)

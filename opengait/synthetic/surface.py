@@ -38,6 +38,12 @@ class Surface:
         self.links += [(self._index[one], self._index[two]) for one, two in itertools.pairwise(names)]
 
     @property
+    def link_names(self) -> list[str]:
+        """The two ellipsoids of each link, such as `l_hip l_knee`."""
+        names = list(self._index)
+        return [f"{names[one]} {names[two]}" for one, two in self.links]
+
+    @property
     def centres(self) -> np.ndarray:
         """float32 [s, ellipsoids, 3]"""
         return np.stack(self._centres, 1).astype(np.float32)

@@ -19,8 +19,9 @@ from tqdm import tqdm
 
 from opengait.synthetic import arguments
 from opengait.synthetic.camera import VIEWS
+from opengait.synthetic.modalities import file_names, render_files, unlabelled_folder
 from opengait.synthetic.motion import load_motion
-from opengait.synthetic.sequence import Settings, render_sequence
+from opengait.synthetic.sequence import SILHOUETTES, Settings
 
 # Raised whenever the same arguments would give other frames: figures of different versions do not compare.
 GENERATOR_VERSION = 1
@@ -40,7 +41,7 @@ class SynthesisReport:
     types: list[str]
     views: list[str]
     sequences: int
-    """pickles in the data set, one a view"""
+    """folders of pickles in the data set, one a view"""
     written: int
     """of these, made by this call; the others were there already"""
     frames: int
@@ -59,6 +60,7 @@ def synthesize(
     views: Sequence[str] = VIEWS,
     frames: tuple[int, int] = (35, 50),
     strength: float = 1.0,
+    modalities: Sequence[str] = SILHOUETTES,
     motion: str | Path | None = None,
     own_body: bool | None = None,
     own_gait: bool = True,
@@ -80,6 +82,16 @@ def synthesize(
         views: camera angles, of 000, 018 .. 180.
         frames: fewest and most frames of a sequence; the length is drawn evenly.
         strength: of segmentation faults; 0 for none, 1 for a fair amount.
+        modalities: what is written of the same walks:
+            "silhouettes": `view.pkl`;
+            "silhouettes", "smpl": `sils-view.pkl`, and `smpls-view.pkl`, float32 [s, 85] (camera, pose, shape), as
+            Gait3D has them;
+            "casiab*": `view-aligned-sils.pkl` uint8 [s, 64, 44], `view-ratios.pkl` float64 [s] (width / height of the
+            person's box), `view-rgbs.pkl` uint8 [s, 3, 128, 128] and `view-sils.pkl` uint8 [s, 128, 128], the box
+            squeezed to a square, as CASIA-B* has them;
+            "unlabelled": uint8 [s, 64, 44] in `out/number/number/number/`, three random numbers that say nothing of
+            subject, type or view, as GaitLU-1M has them. The first numbers are the training subjects; there is no test
+            set.
         motion: npz of recorded walks that take the place of the procedural gait; all people are test subjects.
             Sequences nm-01..04 share no frame with the others.
         own_body: a body of each subject's own instead of the population mean; default yes, with `motion` no.
@@ -103,6 +115,7 @@ def synthesize(
         views=arguments.views(views),
         frames=arguments.frame_range(frames),
         strength=arguments.strength(strength),
+        modalities=arguments.modalities(modalities),
         own_body=(motion is None) if own_body is None else own_body,
         own_gait=own_gait,
         motion=walks,
@@ -112,8 +125,10 @@ def synthesize(
     test = names[len(train) :]
     out = Path(out)
     workers = arguments.worker_count(workers, len(names) * len(settings.types))
-    _claim(out, settings)
     tasks = [(out, settings, index, name, kind) for index, name in enumerate(names) for kind in settings.types]
+    if settings.modalities == ("unlabelled",):
+        train, test = _numbers(tasks), []
+    _claim(out, settings)
     results = list(_run(tasks, workers, progress))
     partition = out / PARTITION_FILE
     _write(partition, json.dumps({"TRAIN_SET": train, "TEST_SET": test}, indent=2).encode() + b"\n")
@@ -176,20 +191,45 @@ def _one_opencv_thread() -> Iterator[None]:
         cv2.setNumThreads(threads)
 
 
+def _folders(task: _Task) -> dict[str, Path]:
+    """View -> folder of its files."""
+    out, settings, index, subject, kind = task
+    if settings.modalities == ("unlabelled",):
+        return {view: out.joinpath(*unlabelled_folder(settings, index, kind, view)) for view in settings.views}
+    return {view: out / subject / kind / view for view in settings.views}
+
+
+def _numbers(tasks: list[_Task]) -> list[str]:
+    """Top folders of an unlabelled collection.
+
+    Raises:
+        ValueError: two sequences got the same numbers.
+    """
+    folders = [folder for task in tasks for folder in _folders(task).values()]
+    if len(set(folders)) < len(folders):
+        raise ValueError("two sequences got the same random numbers; choose another seed")
+    return sorted({folder.parts[-3] for folder in folders})
+
+
 def _make(task: _Task) -> _Result:
     """One walk: rendered unless all its files are there."""
-    out, settings, index, subject, kind = task
-    paths = {view: out / subject / kind / view / f"{view}.pkl" for view in settings.views}
+    _, settings, index, subject, kind = task
+    paths = {
+        view: [folder / name for name in file_names(settings.modalities, folder)]
+        for view, folder in _folders(task).items()
+    }
     name = f"{subject}/{kind}"
-    if settings.motion is None and all(path.is_file() for path in paths.values()):
+    if settings.motion is None and all(path.is_file() for files in paths.values() for path in files):
         return _Result(name, 0, 0, None)
-    sequence = render_sequence(settings, index, kind)
+    rendered = render_files(settings, index, kind)
     frames = 0
-    for view, path in paths.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, pickle.dumps(sequence.views[view], protocol=4))
-        frames += len(sequence.views[view])
-    return _Result(name, len(paths), frames, sequence.source)
+    for view, files in paths.items():
+        arrays = rendered.views[view]
+        files[0].parent.mkdir(parents=True, exist_ok=True)
+        for path, array in zip(files, arrays, strict=True):
+            _write(path, pickle.dumps(array, protocol=4))
+        frames += len(arrays[0])
+    return _Result(name, len(paths), frames, rendered.source)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -208,7 +248,7 @@ def _claim(out: Path, settings: Settings) -> None:
             found = json.loads(marker.read_text())
         except json.JSONDecodeError as error:
             raise ValueError(f"{marker}: not readable ({error}); remove {out} or choose another folder") from error
-        differing = [key for key in wanted if found.get(key) != wanted[key]]
+        differing = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
         if differing:
             raise ValueError(
                 f"{out} holds walkers made with other arguments ({', '.join(differing)}: "
