@@ -72,7 +72,7 @@ def run_demo(
         train_subjects=train_subjects,
     )
     config = _config(out, walkers, iterations, seed)
-    run = {"device": device, "output": out / "runs"}
+    run: dict[str, Any] = {"device": device, "output": out / "runs"}
     console.print(f"2/4 training GaitSet for {config.trainer_cfg.total_iter} iterations")
     engine.train(config, **run)
     console.print("3/4 testing on subjects never trained on")
