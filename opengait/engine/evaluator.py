@@ -16,10 +16,12 @@ from opengait.data.dataset import GaitDataset
 from opengait.data.loader import test_loader
 from opengait.data.transforms import build_transforms
 from opengait.engine.distributed import on_main, rank, world_size
-from opengait.engine.inference import default_frames_per_batch, embed
+from opengait.engine.inference import Reduce, default_frames_per_batch, embed
 from opengait.engine.logs import show_table
 from opengait.engine.precision import Precision, precision_name
+from opengait.evaluation.protocol import find_protocol
 from opengait.evaluation.runner import Evaluation, run_protocol
+from opengait.evaluation.segmentation import sequence_iou
 from opengait.evaluation.tables import rich_table
 
 logger = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ class Evaluator:
         self.dataset = GaitDataset(config["data_cfg"], training=False)
         self.transforms = build_transforms(self.cfg["transform"])
         self.precision = Precision(precision_name(self.cfg, device), device)
+        self.test_name = config["data_cfg"].get("test_dataset_name") or config["data_cfg"]["dataset_name"]
         self.frames_per_batch = self.cfg.get("frames_per_batch") or default_frames_per_batch(device)
 
     def embed(self, model: nn.Module) -> dict[str, np.ndarray] | None:
@@ -55,13 +58,26 @@ class Evaluator:
             world_size=world_size(),
             num_workers=self.config["data_cfg"].get("num_workers", 0),
             pin_memory=self.device.type == "cuda",
+            transforms=self.transforms,
         )
         try:
             return embed(
-                model, loader, self.transforms, len(self.dataset), device=self.device, precision=self.precision
+                model,
+                loader,
+                self.transforms,
+                len(self.dataset),
+                device=self.device,
+                precision=self.precision,
+                reduce=self._reduce(),
             )
         finally:
             loader.close()
+
+    def _reduce(self) -> Reduce | None:
+        """How features that have a row a frame become rows of sequences; None where the protocol ranks embeddings."""
+        cfg = self.cfg
+        _, protocol = find_protocol(cfg["eval_func"], self.test_name, cfg.get("cross_view_gallery", False))
+        return sequence_iou if protocol.compares_masks else None
 
     def run(self, model: nn.Module, iteration: int) -> dict[str, float]:
         """Figures in percent by tag, on the main process; empty elsewhere.
@@ -81,7 +97,7 @@ class Evaluator:
             dataset.labels,
             dataset.types,
             dataset.views,
-            dataset=data_cfg.get("test_dataset_name") or data_cfg["dataset_name"],
+            dataset=self.test_name,
             metric=cfg.get("metric", "euc"),
             cross_view_gallery=cfg.get("cross_view_gallery", False),
             probe_set=dataset.partition.probe,
@@ -110,13 +126,11 @@ class Evaluator:
                 raise ValueError(f"{name} of {len(bad)} of {len(values)} sequences are not finite: {shown}")
 
     def _write(self, evaluation: Evaluation, iteration: int) -> Path:
-        data_cfg = self.config["data_cfg"]
-        name = data_cfg.get("test_dataset_name") or data_cfg["dataset_name"]
-        path = self.folder / "results" / f"{name}-{self.cfg['save_name']}-{iteration:05d}.json"
+        path = self.folder / "results" / f"{self.test_name}-{self.cfg['save_name']}-{iteration:05d}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         content = {
             "iteration": iteration,
-            "test_dataset_name": name,
+            "test_dataset_name": self.test_name,
             "test_data": self.dataset.fingerprint(),
             **evaluation.to_dict(),
         }

@@ -138,7 +138,8 @@ def run_protocol(
     Args:
         eval_func: one of `eval_funcs()`.
         embeddings: `[n, c, p]`, any float type, or a mapping that holds it under `embeddings`; for segmentation a
-            mapping with `pred` and `mask`, `[n, ...]` images, which may be more than there are sequences.
+            mapping with `pred` and `mask`, `[n, ...]` images, which may be more than there are sequences, or with what
+            `sequence_iou` makes of them.
         labels, types, views: subject, walking condition and view of each sequence.
         dataset: chooses the protocol; may be left out where `eval_func` serves one data set.
         metric: "euc" or "cos".

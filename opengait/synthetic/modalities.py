@@ -71,7 +71,7 @@ def render_files(settings: Settings, subject: int, kind: str) -> Files:
         views[view] = [_narrow(frames)] if settings.modalities == ("unlabelled",) else [frames]
         if "smpl" in settings.modalities:
             rng = generator(settings.seed, "smpl", settings.render_seed, subject, kind, view)
-            kept = np.array([shot.index for shot in seen], dtype=int)
+            kept = np.array([shot.place for shot in seen], dtype=int)
             views[view].append(smpl_vectors(scene.joints, scene.body, scene.cameras, number, rng)[kept])
     return Files(views, scene.source)
 
@@ -95,7 +95,7 @@ def _squares(settings: Settings, subject: int, kind: str, scene: Scene, number: 
         box = (slice(top, top + height), slice(left, left + width))
         frames.append(shot.frame)
         ratios.append(width / height)
-        colours.append(_square(painter.paint(shot.index, box), cv2.INTER_LINEAR).transpose(2, 0, 1))
+        colours.append(_square(painter.paint(shot.place, box), cv2.INTER_LINEAR).transpose(2, 0, 1))
         masks.append(_square(_cut(shot, box), cv2.INTER_NEAREST))
     return [
         _narrow(stacked(frames, (settings.size, settings.size))),

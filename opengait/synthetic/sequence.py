@@ -200,7 +200,7 @@ class Shot(NamedTuple):
     """One frame that shows enough: its place in the walk, the segmenter's mask [HEIGHT, WIDTH] (a buffer that the next
     shot overwrites), and the normalised silhouette [size, size]."""
 
-    index: int
+    place: int
     mask: np.ndarray
     frame: np.ndarray
 

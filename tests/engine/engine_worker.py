@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from engine_segmentation import segment
 from engine_tiny import tiny_config
 from torch import nn
 
@@ -127,6 +128,7 @@ JOBS = {
     "batch_norm": batch_norm,
     "train": train,
     "score": score,
+    "segment": segment,
 }
 
 
