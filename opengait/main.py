@@ -27,6 +27,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--log_to_file", "--log-to-file", action="store_true", help="also write the log to a file")
     options.add_argument("--local_rank", "--local-rank", type=int, default=0, help="accepted for old launchers, unused")
     options.add_argument("--set", action="append", default=[], metavar="KEY.PATH=VALUE", help="override one key")
+    options.add_argument(
+        "--plugin", action="append", default=[], metavar="FILE|MODULE", help="Python file or module, or protocol file"
+    )
     options.add_argument("--resume", choices=("no", "auto"), default="no")
     options.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     options.add_argument("--output", default="output", help="where runs are kept")
@@ -44,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         overrides += [f"{section}.restore_hint={given.iter}" for section in ("trainer_cfg", "evaluator_cfg")]
     common = {"device": given.device, "output": given.output, "log_to_file": given.log_to_file}
     try:
-        config = load_config(given.cfgs, overrides)
+        config = load_config(given.cfgs, overrides, given.plugin)
         if given.phase == "test":
             engine.test(config, **common)
             return 0

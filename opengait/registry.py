@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -19,6 +20,14 @@ def nearest(name: str, choices: Iterable[str]) -> str | None:
     by_lower = {choice.lower(): choice for choice in choices}
     found = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[found[0]] if found else None
+
+
+def _origin(entry: Callable[..., Any]) -> tuple[str, str]:
+    return entry.__module__, entry.__qualname__
+
+
+def _file_of(entry: Callable[..., Any]) -> str:
+    return getattr(sys.modules.get(entry.__module__), "__file__", None) or entry.__module__
 
 
 class UnknownNameError(ValueError):
@@ -41,16 +50,26 @@ class Registry:
     def register(self, entry: Entry) -> Entry:
         """Decorator: makes a class or function selectable under its own name.
 
+        A later form of the same class (its module was run again) takes the place of the earlier one.
+
         Raises:
             ValueError: the name is taken by something else.
         """
         name = entry.__name__
         taken = self._entries.get(name)
         builtin_module = self._modules.get(name)
-        if (taken is not None and taken is not entry) or builtin_module not in (None, entry.__module__):
-            raise ValueError(f"{self.kind} '{name}' is registered already; give the new one another name")
+        if builtin_module not in (None, entry.__module__):
+            raise ValueError(f"{self.kind} '{name}' is built in already; give the new one another name")
+        if taken is not None and _origin(taken) != _origin(entry):
+            raise ValueError(
+                f"{self.kind} '{name}' is registered already, by {_file_of(taken)}; give the new one another name"
+            )
         self._entries[name] = entry
         return entry
+
+    def added(self) -> list[Callable[..., Any]]:
+        """What has been registered or imported so far."""
+        return list(self._entries.values())
 
     def names(self) -> list[str]:
         """All selectable names, sorted."""

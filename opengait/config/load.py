@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from opengait.config import shipped
 from opengait.config.merge import assign, check_sections, merge, parse_override
+from opengait.config.outside import PLUGINS, add_plugins, over, with_whole_paths
 from opengait.config.problems import ConfigError, ConfigProblem, Report
 from opengait.config.resolve import resolve
 from opengait.config.schema import SECTIONS
@@ -22,19 +23,26 @@ BASE = "_base_"
 Overrides = Iterable[str] | Mapping[str, Any]
 
 
-def load_config(path: str | os.PathLike[str], overrides: Overrides = ()) -> Config:
+def load_config(path: str | os.PathLike[str], overrides: Overrides = (), plugins: Sequence[str] = ()) -> Config:
     """Reads an experiment file, merges it over its base files and the shipped defaults, and checks everything.
+
+    The plugins of the files, of `plugins` and of installed packages are run, so that the names they define are known.
 
     Args:
         path: the YAML file; where it does not exist, the shipped file of that name (`configs/gaitset/gaitset.yaml`).
         overrides: `"section.key=value"` strings (the value is YAML, list positions are numbers), or a mapping that is
             merged over the file.
+        plugins: Python files, modules or protocol files beside those that the files name under `plugins`; see
+            `opengait.plugins`.
 
     Raises:
-        ConfigError: with every problem that was found. Only the config is checked, not the disk it speaks of.
+        ConfigError: with every problem that was found. Only the config is checked, not the disk it speaks of, but for
+            plugins and protocol files.
     """
     report = Report()
     tree = _Layers(report).load(path, overrides)
+    if tree is not None:
+        tree = add_plugins(tree, plugins, report)
     resolved = resolve(tree, report) if tree is not None else None
     if report.problems or resolved is None:
         raise ConfigError(sorted(set(report.problems), key=_position))
@@ -63,8 +71,8 @@ class _Layers:
         experiment = self.file(Path(path), Path(path).as_posix(), ())
         if tree is None or experiment is None:
             return None
-        tree = self.override(merge(tree, experiment), overrides)
-        check_sections(tree, SECTIONS, self.report)
+        tree = with_whole_paths(self.override(merge(tree, experiment), overrides), Path.cwd())
+        check_sections(tree, (*SECTIONS, PLUGINS), self.report)
         return tree
 
     def file(self, path: Path, shown: str, inside: tuple[Path, ...], asked: Node | None = None) -> Node | None:
@@ -101,12 +109,13 @@ class _Layers:
             target = path.parent / entry.value
             base = self.file(target, _shown(target), inside, entry)
             complete = complete and base is not None
-            below = merge(below, base) if base is not None else below
+            below = over(below, base) if base is not None else below
         self.layer += 1
         own = read_file(path, shown, self.layer, self.report)
         if own is None or not complete:
             return None
-        return merge(below, Node({k: v for k, v in own.value.items() if k != BASE}, own.file, own.line, own.layer))
+        own = with_whole_paths(own, path.parent)
+        return over(below, Node({k: v for k, v in own.value.items() if k != BASE}, own.file, own.line, own.layer))
 
     def bases(self, node: Node | None) -> list[Node]:
         if node is None:

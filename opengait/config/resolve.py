@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from opengait.config import dead
@@ -14,6 +15,7 @@ from opengait.config.components import (
     check_transforms,
     try_schedule,
 )
+from opengait.config.outside import PLUGINS
 from opengait.config.problems import Report, did_you_mean
 from opengait.config.sampler import check_sampler
 from opengait.config.schema import EVAL_FUNCS, SECTIONS, DataSection, EvaluatorSection, Section, TrainerSection
@@ -50,7 +52,7 @@ def resolve(tree: Node, report: Report) -> Resolved | None:
         _resolve_data(found["data_cfg"], model, resolved, report)
     if "loss_cfg" in found:
         resolved.add("loss_cfg", check_losses(found["loss_cfg"], "loss_cfg", report))
-    steps = _resolve_schedule(found, resolved, report)
+    steps = _resolve_schedule(found, model, resolved, report)
     if "trainer_cfg" in found:
         _resolve_trainer(found["trainer_cfg"], model, steps, resolved, report)
     if "evaluator_cfg" in found:
@@ -59,6 +61,8 @@ def resolve(tree: Node, report: Report) -> Resolved | None:
     if len(resolved.tree) < len(SECTIONS):
         return None
     resolved.tree = {name: resolved.tree[name] for name in SECTIONS}
+    if PLUGINS in tree.value:
+        resolved.add(PLUGINS, tree.value[PLUGINS])
     return resolved
 
 
@@ -103,12 +107,21 @@ def _resolve_data_set(node: Node, place: str, report: Report) -> tuple[Node, dic
     return section, values
 
 
-def _resolve_schedule(found: dict[str, Node], resolved: Resolved, report: Report) -> int | None:
-    """optimizer_cfg and scheduler_cfg; returns the number of steps that the schedule can take, None for any."""
+def _resolve_schedule(found: dict[str, Node], model: Any, resolved: Resolved, report: Report) -> int | None:
+    """optimizer_cfg and scheduler_cfg; returns the number of steps that the schedule can take, None for any.
+
+    A section whose optimiser or schedule the network makes itself may hold what it likes.
+    """
     before = len(report.problems)
     checked = {}
-    for name, check in {"optimizer_cfg": check_optimizer, "scheduler_cfg": check_scheduler}.items():
-        if name in found:
+    overrides = getattr(model, "overrides", lambda name: False)
+    for name, check, method in (
+        ("optimizer_cfg", check_optimizer, "get_optimizer"),
+        ("scheduler_cfg", check_scheduler, "get_scheduler"),
+    ):
+        if name in found and overrides(method):
+            resolved.add(name, found[name])
+        elif name in found:
             checked[name] = check(found[name], name, report)
             resolved.add(name, checked[name])
     if len(report.problems) > before or len(checked) < 2:
@@ -151,7 +164,18 @@ def _check_eval_func(node: Node, report: Report) -> None:
     chosen = node.value.get("eval_func")
     if chosen is None or not isinstance(chosen.value, str):
         return
-    known = eval_funcs()
+    known: tuple[str, ...] = eval_funcs()
+    own = node.value.get("protocol")
+    if own is not None and isinstance(own.value, str):
+        from opengait.evaluation.protocol import read_protocols
+
+        try:
+            known = tuple(one.eval_func for one in read_protocols(Path(own.value)).protocols)
+        except ValueError as error:
+            report.problem(own, "evaluator_cfg.protocol", str(error))
+            return
+        if chosen.layer == 0:  # the default's name was not chosen beside this file
+            return
     if chosen.value not in known:
         message = f"unknown evaluation function '{chosen.value}'{did_you_mean(chosen.value, known)}"
         report.problem(chosen, "evaluator_cfg.eval_func", f"{message}; known: {', '.join(known)}")

@@ -168,6 +168,8 @@ class EvaluatorSection(Section):
     """Frames of one test batch, all its sequences together; null chooses by device."""
     eval_func: str = "evaluate_indoor_dataset"
     """Evaluation function."""
+    protocol: str | None = None
+    """YAML file of protocols to take the test's from, relative to this file; null takes a known one of eval_func."""
     metric: Literal["euc", "cos"] = "euc"
     """Distance between embeddings: Euclidean or cosine, mean over parts."""
     cross_view_gallery: bool = False

@@ -108,6 +108,7 @@ class Evaluator:
             device=self.device,
         )
         logger.info("%s", evaluation.protocol)
+            protocol_file=cfg.get("protocol"),
         for table in evaluation.tables:
             show_table(rich_table(table))
         if evaluation.figures:

@@ -15,6 +15,7 @@ from opengait.data.transforms import Transforms, build_transforms
 from opengait.engine.findings import Findings, Level
 from opengait.evaluation.protocol import SequenceNames, find_protocol, full_name
 from opengait.evaluation.retrieval import Retrieval
+from opengait.modeling.base_model import BaseModel
 from opengait.registry import LOSSES
 
 LOOKED_AT = 8
@@ -27,6 +28,9 @@ def check_frames(
 ) -> None:
     """Number of modalities, frame shapes and values of a few sequences against transforms and network."""
     before = len(findings.errors)
+    joins = isinstance(model, BaseModel) and model.overrides("inputs_pretreament")
+    if joins and len(transforms) != dataset.modalities:
+        return  # the network itself makes of its modalities what the transforms are for
     with findings.catching(f"{section}.transform"):
         transforms.check_count(dataset.modalities)
         arrays = _few(dataset, findings)
@@ -198,7 +202,9 @@ def check_protocol(config: Mapping[str, Any], dataset: GaitDataset, findings: Fi
     cfg, data_cfg = config["evaluator_cfg"], config["data_cfg"]
     name = data_cfg.get("test_dataset_name") or data_cfg["dataset_name"]
     with findings.catching("evaluator_cfg"):
-        title, protocol = find_protocol(cfg["eval_func"], name, cfg.get("cross_view_gallery", False))
+        title, protocol = find_protocol(
+            cfg["eval_func"], name, cfg.get("cross_view_gallery", False), cfg.get("protocol")
+        )
         if cfg.get("rerank") and not protocol.rerank:
             findings.error(f"evaluator_cfg.rerank: {cfg['eval_func']} is published without re-ranking; leave it out")
         reranked = protocol.rerank if cfg.get("rerank") is None else cfg["rerank"]

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 
+from opengait.modeling.base_model import BaseModel
 from opengait.registry import nearest
 
 # Schedules that need more than the number of the step.
@@ -68,14 +69,38 @@ def build_optimizer(optimizer_cfg: Mapping[str, Any], model: nn.Module, *, scale
     All parameters are updated by one fused call where the class has it. Under a gradient scaler this is left off: a
     fused step runs also when it is skipped, and a skipped step must be known.
 
+    A network that overrides `get_optimizer` makes it itself.
+
     Args:
         optimizer_cfg: `solver` and the arguments of that class.
-        model: its `parameter_groups(optimizer_cfg)` decides what is trained, and at which rate.
+        model: its `parameter_groups(optimizer_cfg)` decides what is trained, and at which rate. It gets the optimiser
+            as its attribute `optimizer`.
         scaled: a gradient scaler is used.
 
     Raises:
         ValueError: unknown solver, a missing argument, a value the class refuses, or nothing to train.
     """
+    if not isinstance(model, BaseModel) or not model.overrides("get_optimizer"):
+        optimizer = default_optimizer(optimizer_cfg, model, scaled=scaled)
+    else:
+        optimizer = model.get_optimizer(optimizer_cfg)
+        _check_own(optimizer, model, scaled)
+    if isinstance(model, BaseModel):
+        model.optimizer = optimizer
+    return optimizer
+
+
+def _check_own(optimizer: Any, model: nn.Module, scaled: bool) -> None:
+    """What a network's `get_optimizer` returned."""
+    name = f"{type(model).__name__}.get_optimizer"
+    if not isinstance(optimizer, Optimizer):
+        raise ValueError(f"{name} must return a torch optimiser, found {type(optimizer).__name__}")
+    if scaled and any(group.get("fused") for group in optimizer.param_groups):
+        raise ValueError(f"{name}: a fused optimiser cannot skip a step under fp16; make it with fused=False")
+
+
+def default_optimizer(optimizer_cfg: Mapping[str, Any], model: nn.Module, *, scaled: bool = False) -> Optimizer:
+    """The optimiser of `optimizer_cfg` over the model's parameter groups, whatever `get_optimizer` it has."""
     factory = _lookup("optimizer_cfg.solver", optimizer_cfg["solver"], optimizer_names(), torch.optim)
     arguments = _arguments("optimizer_cfg", factory, optimizer_cfg, "solver")
     own_groups = getattr(model, "parameter_groups", None)
@@ -96,7 +121,32 @@ def build_optimizer(optimizer_cfg: Mapping[str, Any], model: nn.Module, *, scale
         raise ValueError(f"optimizer_cfg: {optimizer_cfg['solver']} refuses its arguments: {error}") from error
 
 
-def build_scheduler(scheduler_cfg: Mapping[str, Any], optimizer: Optimizer) -> lr_scheduler.LRScheduler:
+def build_scheduler(
+    scheduler_cfg: Mapping[str, Any], optimizer: Optimizer, model: nn.Module | None = None
+) -> lr_scheduler.LRScheduler:
+    """The schedule of `scheduler_cfg`, or the one that a network's own `get_scheduler` makes.
+
+    A network gets it as its attribute `scheduler`.
+
+    Raises:
+        ValueError: see `default_scheduler`; a network's own is no schedule.
+    """
+    if not isinstance(model, BaseModel):
+        return default_scheduler(scheduler_cfg, optimizer)
+    if model.overrides("get_scheduler"):
+        scheduler = model.get_scheduler(scheduler_cfg)
+        needed = ("step", "state_dict", "load_state_dict", "get_last_lr")
+        lacking = [name for name in needed if not callable(getattr(scheduler, name, None))]
+        if lacking:
+            name, found = f"{type(model).__name__}.get_scheduler", type(scheduler).__name__
+            raise ValueError(f"{name} must return a torch schedule; {found} has no {', '.join(lacking)}")
+    else:
+        scheduler = default_scheduler(scheduler_cfg, optimizer)
+    model.scheduler = scheduler
+    return scheduler
+
+
+def default_scheduler(scheduler_cfg: Mapping[str, Any], optimizer: Optimizer) -> lr_scheduler.LRScheduler:
     """The schedule of `scheduler_cfg`, to be stepped once per counted iteration.
 
     Raises:

@@ -24,6 +24,7 @@ from opengait.engine.precision import Precision, precision_name
 from opengait.engine.run_folder import run_folder
 from opengait.modeling.build import build_model
 from opengait.modeling.losses import LossAggregator
+from opengait.plugins import load_plugins
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +110,8 @@ def preflight(
         Findings in the order of the checks; no error among them means that a run will start.
     """
     findings = Findings()
-    with findings.listening(), torch.random.fork_rng(devices=[]):
+    with findings.listening(), torch.random.fork_rng(devices=[]), findings.catching():
+        load_plugins(config.get("plugins") or ())
         _preflight(config, device, run_batch, phase, Path(output), findings)
     return findings.found
 
@@ -125,7 +127,8 @@ def _preflight(
     test_split = _open(config, "evaluator_cfg", findings) if testing else None
     model = None
     with findings.catching("model_cfg", *REFUSALS):
-        model = build_model(config["model_cfg"], training=True, data_cfg=config["data_cfg"])
+        model = build_model(config["model_cfg"], training=True, data_cfg=config["data_cfg"], config=config)
+        model.save_path = str(run_folder(config, "trainer_cfg", output))
     _check_checkpoints(config, phase, output, findings)
     if model is None:
         return
@@ -238,7 +241,7 @@ def _train_one_batch(
         raise ValueError("the loss does not depend on any parameter of the network; nothing would be learnt")
     total.backward()
     optimizer = build_optimizer(config["optimizer_cfg"], model)
-    build_scheduler(config["scheduler_cfg"], optimizer)
+    build_scheduler(config["scheduler_cfg"], optimizer, model)
     findings.info(f"one training batch of {len(batch)} sequences: loss {float(total.detach()):.4f}")
 
 

@@ -19,6 +19,7 @@ from opengait.engine.randomness import seed_everything
 from opengait.engine.run_folder import run_folder, write_config
 from opengait.engine.trainer import Trainer, TrainResult
 from opengait.modeling.build import build_model
+from opengait.plugins import load_plugins
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ def train(
         ValueError: what is wrong with config, data or checkpoint, before the first iteration.
         NonFiniteError: more than `max_bad_steps` steps in a row were not finite.
     """
+    load_plugins(config.get("plugins") or ())
     folder = run_folder(config, "trainer_cfg", output)
     chosen = choose_device(device)
     timeout = config["trainer_cfg"].get("dist_timeout_s", 1800)
@@ -70,6 +72,7 @@ def test(
     Raises:
         ValueError: what is wrong with config, data or checkpoint; embeddings that are not finite.
     """
+    load_plugins(config.get("plugins") or ())
     folder = run_folder(config, "evaluator_cfg", output)
     chosen = choose_device(device)
     cfg, trainer_cfg = config["evaluator_cfg"], config.get("trainer_cfg") or {}
@@ -82,7 +85,8 @@ def test(
             logger.info("resolved config, saved as %s:\n%s", folder / "config-test.yaml", text)
         evaluator = Evaluator(config, folder, device=chosen)
         seed_everything(trainer_cfg.get("seed", 0))
-        model = build_model(config["model_cfg"], training=False, data_cfg=config["data_cfg"])
+        model = build_model(config["model_cfg"], training=False, data_cfg=config["data_cfg"], config=config)
+        model.save_path = str(folder)
         check_testing(config, evaluator.dataset, evaluator.transforms, model)
         tested = _restore_for_test(model, config, folder, hint)
         figures = evaluator.run(model.to(chosen), tested)

@@ -114,14 +114,17 @@ class Trainer:
         seed_everything(self.seed)  # the same on every process, hence the same network
         self.dataset = GaitDataset(config["data_cfg"], training=True)
         self.transforms = build_transforms(cfg["transform"])
-        self.model = build_model(config["model_cfg"], training=True, data_cfg=config["data_cfg"]).to(device)
+        self.model = build_model(config["model_cfg"], training=True, data_cfg=config["data_cfg"], config=config).to(
+            device
+        )
+        self.model.save_path = str(folder)
         check_training(config, self.dataset, self.transforms, self.model)
         self.precision = Precision(
             precision_name(cfg, device), device, training=True, clip_grad_norm=cfg.get("clip_grad_norm")
         )
         scaled = self.precision.scaler is not None
         self.optimizer = build_optimizer(config["optimizer_cfg"], self.model, scaled=scaled)
-        self.scheduler = build_scheduler(config["scheduler_cfg"], self.optimizer)
+        self.scheduler = build_scheduler(config["scheduler_cfg"], self.optimizer, self.model)
         self._gathered: list[GatheredLoss] = []
         self.losses = LossAggregator(config["loss_cfg"], wrap=self._gather).to(device)
 

@@ -228,10 +228,14 @@ def read_protocols(path: Path) -> DatasetProtocols:
     """Reads and checks one protocol file.
 
     Raises:
-        ValueError: the file does not follow the schema; every fault is listed.
+        ValueError: no such file, no YAML, or not of this schema; every fault is listed.
     """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such protocol file")
     try:
         return DatasetProtocols.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: no YAML: {error}") from error
     except ValidationError as error:
         faults = [f"  {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
         raise ValueError("\n".join([f"{path.name}: not a protocol file:", *faults])) from error
@@ -243,39 +247,94 @@ def shipped_protocols() -> tuple[DatasetProtocols, ...]:
     return tuple(read_protocols(path) for path in sorted(FOLDER.glob("*.yaml")))
 
 
+_REGISTERED: dict[Path, DatasetProtocols] = {}
+
+
+def register_protocols(path: str | Path) -> None:
+    """Adds the protocols of a file to those that `eval_func` and the data set's name choose from; a plugin's way.
+
+    Raises:
+        ValueError: not a protocol file, or a protocol of its function, data set and gallery is there already.
+    """
+    path = Path(path).resolve()
+    file = read_protocols(path)
+    others = [*shipped_protocols(), *(other for known, other in _REGISTERED.items() if known != path)]
+    taken = {choice for other in others for choice in _choices(other)}
+    for choice in _choices(file):
+        if choice in taken:
+            eval_func, dataset, _ = choice
+            raise ValueError(
+                f"{path.name}: {eval_func} for '{dataset}' is there already; give the function another name"
+            )
+    _REGISTERED[path] = file
+
+
+def _choices(file: DatasetProtocols) -> list[tuple[str, str, bool]]:
+    return [(one.eval_func, name, one.cross_view_gallery) for one in file.protocols for name in file.datasets]
+
+
+def known_protocols() -> tuple[DatasetProtocols, ...]:
+    """The shipped protocol files and those that plugins have added."""
+    return (*shipped_protocols(), *_REGISTERED.values())
+
+
 def protocol_functions() -> list[str]:
-    """The reference implementation's evaluation functions that a shipped protocol stands for, sorted."""
-    return sorted({protocol.eval_func for file in shipped_protocols() for protocol in file.protocols})
+    """The evaluation functions that a shipped or added protocol stands for, sorted."""
+    return sorted({protocol.eval_func for file in known_protocols() for protocol in file.protocols})
 
 
-def find_protocol(eval_func: str, dataset: str | None, cross_view_gallery: bool = False) -> tuple[str, Protocol]:
+def find_protocol(
+    eval_func: str, dataset: str | None, cross_view_gallery: bool = False, file: str | Path | None = None
+) -> tuple[str, Protocol]:
     """The data set's name as results show it, and the protocol.
 
     Args:
         dataset: may be None where the function serves one protocol file only.
+        file: a protocol file to take it from, whatever data sets the file names; where it has one protocol for the kind
+            of gallery, that is taken, else the one of `eval_func`.
 
     Raises:
         ValueError: unknown function or data set, or no cross-view protocol for it; the message gives the nearest name.
     """
+    if file is not None:
+        return _from_file(Path(file), eval_func, dataset, cross_view_gallery)
     if eval_func not in protocol_functions():
         raise ValueError(_unknown("evaluation function", eval_func, protocol_functions()))
-    serving = [file for file in shipped_protocols() if any(p.eval_func == eval_func for p in file.protocols)]
+    serving = [one for one in known_protocols() if any(p.eval_func == eval_func for p in one.protocols)]
     if dataset is None:
         if len(serving) > 1:
-            known = sorted(name for file in serving for name in file.datasets)
+            known = sorted(name for one in serving for name in one.datasets)
             raise ValueError(f"{eval_func} needs the name of the data set: one of {', '.join(known)}")
         dataset = serving[0].datasets[0]
-    for file in serving:
-        if dataset in file.datasets:
-            for protocol in file.protocols:
+    for one in serving:
+        if dataset in one.datasets:
+            for protocol in one.protocols:
                 if protocol.eval_func == eval_func and protocol.cross_view_gallery == cross_view_gallery:
-                    return file.title or dataset, protocol
+                    return one.title or dataset, protocol
             kind = "cross-view" if cross_view_gallery else "single-view"
             raise ValueError(
                 f"{eval_func} has no {kind} gallery protocol for '{dataset}'; turn cross_view_gallery the other way"
             )
-    known = sorted(name for file in serving for name in file.datasets)
+    known = sorted(name for one in serving for name in one.datasets)
     raise ValueError(_unknown(f"data set for {eval_func}", dataset, known))
+
+
+def _from_file(path: Path, eval_func: str, dataset: str | None, cross_view_gallery: bool) -> tuple[str, Protocol]:
+    found = read_protocols(path)
+    fitting = [one for one in found.protocols if one.cross_view_gallery == cross_view_gallery]
+    named = [one for one in fitting if one.eval_func == eval_func]
+    chosen = named if len(fitting) > 1 else fitting
+    if len(chosen) != 1:
+        there = ", ".join(
+            f"{one.eval_func} ({'cross' if one.cross_view_gallery else 'single'}-view gallery)"
+            for one in found.protocols
+        )
+        kind = "cross-view" if cross_view_gallery else "single-view"
+        raise ValueError(
+            f"{path}: {len(chosen)} protocols of eval_func '{eval_func}' with a {kind} gallery, expected one; "
+            f"it has {there}"
+        )
+    return found.title or dataset or found.datasets[0], chosen[0]
 
 
 def full_name(title: str, protocol: Protocol, metric: str, rerank: bool = False) -> str:

@@ -132,6 +132,7 @@ def run_protocol(
     out_dir: str | Path | None = None,
     device: str | torch.device | None = None,
     memory: int = DEFAULT_MEMORY,
+    protocol_file: str | Path | None = None,
 ) -> Evaluation:
     """Tests embeddings under a published protocol.
 
@@ -151,13 +152,14 @@ def run_protocol(
         out_dir: folder of submission files; None: `GREW_result`, `HID_result` in the working directory.
         device: where distances are computed; None: CUDA if there is one.
         memory: bytes that may be taken beyond the embeddings.
+        protocol_file: a protocol file of one's own (see `find_protocol`).
 
     Raises:
         ValueError: unknown function, data set or metric; lengths that disagree; embeddings that are not finite; no
             probe or no gallery; a list that the protocol needs and did not get.
     """
     check_metric(metric)
-    title, protocol = find_protocol(eval_func, dataset, cross_view_gallery)
+    title, protocol = find_protocol(eval_func, dataset, cross_view_gallery, protocol_file)
     if rerank and not protocol.rerank:
         raise ValueError(f"{eval_func} takes no re-ranking: its published figures are not re-ranked; leave rerank out")
     rerank = protocol.rerank if rerank is None else rerank

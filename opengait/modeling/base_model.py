@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import pydantic
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from opengait.modeling.inputs import Inputs
+from opengait.modeling.message_manager import MessageManager
+from opengait.modeling.overrides import RefusedError, check_overrides, not_here
+from opengait.modeling.pretreatment import Pretreatment
 from opengait.modeling.settings import fill_settings
 from opengait.registry import BACKBONES, MODELS
 
@@ -27,6 +31,7 @@ def own_targets(targets: Tensor) -> tuple[Tensor, int]:
     return targets.detach(), 0
 
 
+@not_here
 class BaseModel(nn.Module):
     """A gait network, built and run without a data set, a process group or a GPU.
 
@@ -34,6 +39,10 @@ class BaseModel(nn.Module):
     `Inputs` or a plain 5-tuple and returns a mapping with three keys, all present:
     `training_feat` {loss prefix: keyword arguments}, `visual_summary` {"image/..." or "scalar/...": tensor},
     `inference_feat` {"embeddings": `[n, c, p]`, ...}.
+
+    What networks of the field read is there: `msg_mgr`, `iteration`, `cfgs`, `engine_cfg` (the section of the run),
+    `save_path` (its folder), in training `optimizer` and `scheduler`. Of the reference implementation's other methods
+    (`opengait.modeling.overrides`) each is refused when a class that overrides it is defined.
 
     Args:
         cfgs: the resolved configuration; only `model_cfg` (and `data_cfg`, where a network asks for it) is read.
@@ -46,10 +55,25 @@ class BaseModel(nn.Module):
     Settings: ClassVar[type[pydantic.BaseModel] | None] = None
     """The keys of `model_cfg`; a network without it takes any."""
 
+    # Given by the engine; until then reading one says so (`overrides.LATER_ATTRIBUTES`).
+    engine_cfg: Mapping[str, Any]
+    save_path: str
+    optimizer: Optimizer
+    scheduler: Any
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        check_overrides(cls, BaseModel)
+
     def __init__(self, cfgs: Mapping[str, Any], training: bool) -> None:
         super().__init__()
         self.cfgs = cfgs
+        section = "trainer_cfg" if training else "evaluator_cfg"
+        if section in cfgs:
+            self.engine_cfg = cfgs[section]
+        self.msg_mgr = MessageManager()
         self.iteration = 0
+        self._pretreatment: Pretreatment | None = None
         self.gather_targets: GatherTargets = own_targets
         model_cfg = cfgs["model_cfg"]
         if self.Settings is not None:
@@ -106,7 +130,49 @@ class BaseModel(nn.Module):
 
     def prepare_inputs(self, batch: Any, transforms: Any) -> Inputs:
         """A batch of raw frames -> what `forward` takes. Override it to join modalities or to make several views."""
+        if self.overrides("inputs_pretreament"):
+            self._pretreatment = pretreatment = Pretreatment(batch, transforms)
+            try:
+                return pretreatment.finished(self.inputs_pretreament(pretreatment.collated()))
+            finally:
+                self._pretreatment = None
         return Inputs(transforms(batch), batch.labels, batch.types, batch.views, batch.lengths)
+
+    def inputs_pretreament(self, inputs: Sequence[Any]) -> Inputs:
+        """The field's form of `prepare_inputs` (and its spelling), for networks that override it: called only then.
+
+        Args:
+            inputs: [data, labels, types, views, lengths]: for each modality a list of n arrays `[s, ...]` (packed: of
+                one array), class indices, and names. The default applies the transforms to what it is given.
+        """
+        return self._in_pretreatment("inputs_pretreament").default(inputs)
+
+    @property
+    def trainer_trfs(self) -> list[Callable[[np.ndarray], np.ndarray]]:
+        """Inside `inputs_pretreament`: one callable a modality, frames `[s, ...]` of one sequence -> float32 array."""
+        return self._in_pretreatment("trainer_trfs").sequence_transforms()
+
+    @property
+    def evaluator_trfs(self) -> list[Callable[[np.ndarray], np.ndarray]]:
+        """The same: the transforms of the section in use."""
+        return self._in_pretreatment("evaluator_trfs").sequence_transforms()
+
+    def _in_pretreatment(self, name: str) -> Pretreatment:
+        if self._pretreatment is None:
+            raise RefusedError(f"{type(self).__name__}.{name}: is there only inside inputs_pretreament, for its batch")
+        return self._pretreatment
+
+    def get_optimizer(self, optimizer_cfg: Mapping[str, Any]) -> Optimizer:
+        """The optimiser; a network that overrides it reads `optimizer_cfg` itself. Groups alone: `parameter_groups`."""
+        from opengait.engine.optimizer import default_optimizer  # here, since modeling stands below the engine
+
+        return default_optimizer(optimizer_cfg, self, scaled=True)  # right with and without a gradient scaler
+
+    def get_scheduler(self, scheduler_cfg: Mapping[str, Any]) -> Any:
+        """The schedule over `self.optimizer`, stepped once an iteration; whoever overrides it reads the section."""
+        from opengait.engine.optimizer import default_scheduler
+
+        return default_scheduler(scheduler_cfg, self.optimizer)
 
     def parameter_groups(self, optimizer_cfg: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Parameter groups for the optimiser; the default is one group of all that need a gradient."""
@@ -134,6 +200,11 @@ class BaseModel(nn.Module):
 
         cls._make_selectable()
         return test(cfgs, **options)
+
+    @classmethod
+    def overrides(cls, method: str) -> bool:
+        """Whether a class has a method of its own in place of the default."""
+        return getattr(cls, method) is not getattr(BaseModel, method)
 
     @classmethod
     def _make_selectable(cls) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from opengait.engine.distributed import is_main
 from opengait.engine.hooks.base import Hook
+from opengait.modeling.message_manager import NoWriter
 
 if TYPE_CHECKING:
     from opengait.engine.trainer import Step, Trainer
@@ -34,7 +35,7 @@ class TensorBoardHook(Hook):
     def start(self, trainer: Trainer) -> None:
         if is_main():
             # Events after the restored iteration belong to a run that was cut off there.
-            self.writer = open_writer(trainer.folder, purge_step=trainer.iteration)
+            self.writer = trainer.model.msg_mgr.writer = open_writer(trainer.folder, purge_step=trainer.iteration)
 
     def after_step(self, trainer: Trainer, step: Step) -> None:
         if self.writer is None or not step.counted or trainer.iteration % self.image_iter:
@@ -60,6 +61,7 @@ class TensorBoardHook(Hook):
     def finish(self, trainer: Trainer) -> None:
         if self.writer is not None:
             self.writer.close()
+            trainer.model.msg_mgr.writer = NoWriter()
 
 
 def image_grid(images: Tensor) -> Tensor:

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
+
+Forward = TypeVar("Forward", bound=Callable[..., Any])
+
+
+def gather_and_scale_wrapper(forward: Forward) -> Forward:
+    """The field's decorator of a `forward` on pairs: the same as `pairwise = True` in the class."""
+    forward.pairwise = True  # type: ignore[attr-defined]
+    return forward
 
 
 class BaseLoss(nn.Module):
@@ -20,6 +28,11 @@ class BaseLoss(nn.Module):
 
     pairwise: ClassVar[bool] = False
     """Whether the loss compares sequences, and so needs the batch of all processes together."""
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        if getattr(vars(cls).get("forward"), "pairwise", False):
+            cls.pairwise = True
 
     def __init__(self, loss_term_weight: float = 1.0) -> None:
         super().__init__()
