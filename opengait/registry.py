@@ -139,8 +139,21 @@ SAMPLERS = Registry(
 TRANSFORMS = Registry(
     "transform",
     {
-        "BaseSilTransform": "opengait.data.transforms.silhouette",
-        "BaseSilCuttingTransform": "opengait.data.transforms.silhouette",
+        "BaseParsingCuttingTransform": "opengait.data.transforms.silhouette",
         "BaseRgbTransform": "opengait.data.transforms.rgb",
+        "BaseSilCuttingTransform": "opengait.data.transforms.silhouette",
+        "BaseSilTransform": "opengait.data.transforms.silhouette",
+        "Compose": "opengait.data.transforms.compose",
+        "DA4GaitSSB": "opengait.data.transforms.compose",
+        "NoOperation": "opengait.data.transforms.base",
+        "RandomAffine": "opengait.data.transforms.warps",
+        "RandomErasing": "opengait.data.transforms.random_changes",
+        "RandomHorizontalFlip": "opengait.data.transforms.random_changes",
+        "RandomPartBlur": "opengait.data.transforms.parts",
+        "RandomPartDilate": "opengait.data.transforms.parts",
+        "RandomPerspective": "opengait.data.transforms.warps",
+        "RandomRotate": "opengait.data.transforms.warps",
+        "RatioHW": "opengait.data.transforms.layout",
+        "Rearrange": "opengait.data.transforms.layout",
     },
 )

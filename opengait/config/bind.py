@@ -42,6 +42,19 @@ def signature_of(factory: Callable[..., Any], supplied: Collection[str] = ()) ->
     )
 
 
+def array_parameter(transform: Callable[..., Any], given: Collection[str]) -> str | None:
+    """The parameter of a registered function that takes the frames, where it is itself a transform on arrays.
+
+    It is the first one, if it has no default and is not `given` in the config: other functions return the transform.
+    """
+    if not inspect.isfunction(transform):
+        return None
+    first = next(iter(inspect.signature(transform).parameters.values()), None)
+    if first is None or first.default is not first.empty or first.name in given:
+        return None
+    return first.name if first.kind in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD) else None
+
+
 class _Names(dict[str, Any]):
     """Names that annotations may use without importing them at run time (`if TYPE_CHECKING:`)."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from opengait.config import dead
-from opengait.config.bind import bind, signature_of
+from opengait.config.bind import array_parameter, bind, signature_of
 from opengait.config.problems import Report, did_you_mean
 from opengait.config.source import Node
 from opengait.config.typed import check_model, show
@@ -150,7 +150,9 @@ def _check_transform(node: Node, place: str, report: Report) -> Node:
     inner = node.value.get("trf_cfg") if "trf_cfg" in taken else None
     if inner is not None:
         node = _with(node, {**node.value, "trf_cfg": check_transforms(inner, f"{place}.trf_cfg", report)})
-    return bind(transform, node, place, report, known=("trf_cfg",) if inner is not None else ())
+    frames = array_parameter(transform, node.value)
+    supplied = () if frames is None else (frames,)
+    return bind(transform, node, place, report, known=("trf_cfg",) if inner is not None else (), supplied=supplied)
 
 
 def check_optimizer(node: Node, place: str, report: Report) -> Node:

@@ -23,6 +23,7 @@ class Batch:
         iteration: the iteration this batch belongs to, from 0; 0 in testing. With seed and positions, the key of all
             randomness.
         seed: the run's seed.
+        prepared: whether transforms that work on arrays have been applied to the frames.
     """
 
     frames: list[Tensor]
@@ -34,6 +35,7 @@ class Batch:
     positions: Tensor
     iteration: int
     seed: int
+    prepared: bool = False
 
     def __len__(self) -> int:
         return len(self.types)

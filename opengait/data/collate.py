@@ -11,6 +11,7 @@ from opengait.data.dataset import GaitDataset
 from opengait.data.errors import DataError
 from opengait.data.frames import FrameChoice
 from opengait.data.randomness import generator
+from opengait.data.transforms import Transforms
 
 
 class BatchReader:
@@ -20,14 +21,24 @@ class BatchReader:
         dataset, choice: where the frames come from, and which are taken.
         purpose: the purpose that frame choice is keyed by, with (seed, iteration, position).
         packed: join sequences of unequal length along time; otherwise every sequence must give the same number.
+        transforms: those of them that work on arrays are applied here.
     """
 
-    def __init__(self, dataset: GaitDataset, choice: FrameChoice, seed: int, purpose: str, packed: bool) -> None:
+    def __init__(
+        self,
+        dataset: GaitDataset,
+        choice: FrameChoice,
+        seed: int,
+        purpose: str,
+        packed: bool,
+        transforms: Transforms | None = None,
+    ) -> None:
         self.dataset = dataset
         self.choice = choice
         self.seed = seed
         self.purpose = purpose
         self.packed = packed
+        self.transforms = transforms
 
     def read(self, iteration: int, positions: np.ndarray, indices: np.ndarray) -> Batch:
         """The batch of these sequences.
@@ -42,7 +53,7 @@ class BatchReader:
         ]
         frames = [self._join(modality, opened, chosen, indices) for modality in range(self.dataset.modalities)]
         lengths = torch.tensor([[len(frame_indices) for frame_indices in chosen]]) if self.packed else None
-        return Batch(
+        batch = Batch(
             frames=frames,
             labels=torch.from_numpy(self.dataset.class_index[indices]),
             types=[self.dataset.types[index] for index in indices],
@@ -53,6 +64,7 @@ class BatchReader:
             iteration=iteration,
             seed=self.seed,
         )
+        return batch if self.transforms is None else self.transforms.prepare(batch)
 
     def _join(
         self, modality: int, opened: list[list[np.ndarray]], chosen: list[np.ndarray], indices: np.ndarray

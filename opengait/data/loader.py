@@ -25,6 +25,7 @@ from opengait.data.errors import DataError
 from opengait.data.frames import FrameChoice
 from opengait.data.randomness import generator
 from opengait.data.samplers import InferenceSampler
+from opengait.data.transforms import Transforms
 from opengait.registry import SAMPLERS
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ def train_loader(
     start_iteration: int = 0,
     end_iteration: int | None = None,
     pin_memory: bool = False,
+    transforms: Transforms | None = None,
 ) -> BatchLoader:
     """This process's share of the training batches, from one iteration on.
 
@@ -68,6 +70,7 @@ def train_loader(
     Args:
         sampler_cfg: the section `trainer_cfg.sampler`.
         start_iteration, end_iteration: first iteration and the one to stop before; None never stops.
+        transforms: what will be applied to the batches; those on arrays are applied by the workers already.
 
     Raises:
         DataError: an impossible sampler section, or a batch with fewer sequences than processes.
@@ -80,7 +83,8 @@ def train_loader(
         )
     choice = FrameChoice(sampler_cfg)
     _report_cut(dataset, choice)
-    reader = BatchReader(dataset, choice, seed, "training frames", packed=not choice.equal_lengths)
+    packed = not choice.equal_lengths
+    reader = BatchReader(dataset, choice, seed, "training frames", packed, transforms)
     jobs = _TrainingJobs(sampler, rank, world_size, start_iteration, end_iteration)
     return BatchLoader(reader, jobs, num_workers, pin_memory)
 
@@ -95,6 +99,7 @@ def test_loader(
     world_size: int = 1,
     num_workers: int = 0,
     pin_memory: bool = False,
+    transforms: Transforms | None = None,
 ) -> BatchLoader:
     """This process's share of the test batches: equal lengths within a batch, every sequence once over all processes.
 
@@ -103,6 +108,7 @@ def test_loader(
     Args:
         sampler_cfg: the section `evaluator_cfg.sampler`.
         frames_per_batch: most frames in a batch; a longer sequence stands alone and is not shortened.
+        transforms: as for training.
 
     Raises:
         DataError: an impossible sampler section or budget.
@@ -116,7 +122,8 @@ def test_loader(
         sampler_cfg, dataset=dataset, lengths=counts, frames_per_batch=frames_per_batch
     )
     jobs = [(0, batch, batch) for batch in sampler.share(rank, world_size)]
-    return BatchLoader(BatchReader(dataset, choice, seed, purpose, packed=False), jobs, num_workers, pin_memory)
+    reader = BatchReader(dataset, choice, seed, purpose, packed=False, transforms=transforms)
+    return BatchLoader(reader, jobs, num_workers, pin_memory)
 
 
 class BatchLoader:

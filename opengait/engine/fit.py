@@ -11,7 +11,7 @@ from torch import nn
 
 from opengait.data.batch import Batch
 from opengait.data.dataset import GaitDataset
-from opengait.data.transforms import Transforms, build_transforms
+from opengait.data.transforms import Transform, Transforms, build_transforms
 from opengait.engine.findings import Findings, Level
 from opengait.evaluation.protocol import SequenceNames, find_protocol, full_name
 from opengait.evaluation.retrieval import Retrieval
@@ -110,7 +110,7 @@ def _check_size(
     name = f"{section}.transform.0 {type(transform).__name__}"
     here = f"{dataset.name(index)}: frames are {height}x{width}"
     try:
-        out_height, out_width = transform.output_size(height, width)
+        out_height, out_width = _size_after(transform, modalities[0])
     except ValueError as error:
         findings.error(f"{here}: {name}: {error}")
         return
@@ -127,6 +127,12 @@ def _check_size(
             findings.error(f"{here}, {out_height}x{out_width} after {name}: {error}")
 
 
+def _size_after(transform: Transform, frames: np.ndarray) -> tuple[int, int]:
+    """Height and width of what a transform makes of frames: tried out, since a function on arrays may do anything."""
+    height, width = Transforms([transform])(_batch_of(np.array(frames[:4])))[0].shape[-2:]
+    return height, width
+
+
 def check_same_size(
     trainer_cfg: Mapping[str, Any], dataset: GaitDataset, transforms: Transforms, level: Level, findings: Findings
 ) -> None:
@@ -138,7 +144,7 @@ def check_same_size(
     trained_by = build_transforms(trainer_cfg["transform"]).transforms[0]
     tested_by = transforms.transforms[0]
     try:
-        trained, tested = (transform.output_size(height, width) for transform in (trained_by, tested_by))
+        trained, tested = (_size_after(transform, frames) for transform in (trained_by, tested_by))
     except ValueError:
         return  # one of them cannot take the frames, which the check of its own section says
     if trained != tested:

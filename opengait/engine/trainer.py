@@ -192,6 +192,7 @@ class Trainer:
             num_workers=self.config["data_cfg"].get("num_workers", 0),
             start_iteration=self.draws,
             pin_memory=self.device.type == "cuda",
+            transforms=self.transforms,
         )
         try:
             for batch in loader:

@@ -9,36 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from batches import apply, batch_of, noise
 
-from opengait.data.batch import Batch
 from opengait.data.transforms import build_transforms
 from opengait.data.transforms.draws import Draws
-
-
-def batch_of(*frames: Tensor, lengths: list[int] | None = None, positions: list[int] | None = None) -> Batch:
-    count = len(lengths) if lengths else len(frames[0])
-    where = torch.tensor(positions if positions is not None else range(count))
-    return Batch(
-        frames=list(frames),
-        labels=torch.zeros(count, dtype=torch.int64),
-        types=["nm-01"] * count,
-        views=["000"] * count,
-        lengths=torch.tensor([lengths]) if lengths else None,
-        indices=where,
-        positions=where,
-        iteration=3,
-        seed=11,
-    )
-
-
-def silhouettes(*shape: int) -> Tensor:
-    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
-
-
-def apply(entry: Any, frames: Tensor) -> Tensor:
-    [out] = build_transforms([entry])(batch_of(frames))
-    return out
 
 
 @pytest.mark.parametrize(
@@ -64,7 +38,7 @@ def test_division_is_the_correctly_rounded_one() -> None:
     [(64, None, 44), (128, None, 88), (44, None, 44), (63, None, 63), (64, 0, 64), (64, 3, 58)],
 )
 def test_cutting_takes_the_middle(width: int, cutting: int | None, left: int) -> None:
-    frames = silhouettes(2, 3, 8, width)
+    frames = noise(2, 3, 8, width)
     entry = {"type": "BaseSilCuttingTransform", "cutting": cutting}
     start = (width - left) // 2
     torch.testing.assert_close(apply(entry, frames), frames[..., start : start + left].float() / 255)
@@ -72,13 +46,13 @@ def test_cutting_takes_the_middle(width: int, cutting: int | None, left: int) ->
 
 
 def test_divisor_and_shape_of_frames() -> None:
-    frames = silhouettes(2, 3, 48)
+    frames = noise(2, 3, 48)
     out = apply({"type": "BaseSilTransform", "divsor": 1, "img_shape": [8, 6]}, frames)
     torch.testing.assert_close(out, frames.reshape(2, 3, 8, 6).float())
 
 
 def test_null_casts_only() -> None:
-    frames = silhouettes(2, 3, 4, 4)
+    frames = noise(2, 3, 4, 4)
     torch.testing.assert_close(apply(None, frames), frames.float())
     assert apply(None, torch.ones(2, 3, dtype=torch.float64)).dtype == torch.float32
 
@@ -104,19 +78,19 @@ def test_null_casts_only() -> None:
 )
 def test_mistakes(entries: Any, said: str) -> None:
     with pytest.raises(ValueError) as error:
-        build_transforms(entries)(batch_of(silhouettes(1, 2, 64, 64)))
+        build_transforms(entries)(batch_of(noise(1, 2, 64, 64)))
     assert said in str(error.value)
 
 
 def test_modalities_keep_their_order() -> None:
-    sil, ratio = silhouettes(2, 3, 64, 64), torch.rand(2, 3, dtype=torch.float64)
+    sil, ratio = noise(2, 3, 64, 64), torch.rand(2, 3, dtype=torch.float64)
     first, second = build_transforms([{"type": "BaseSilCuttingTransform"}, None])(batch_of(sil, ratio))
     assert first.shape == (2, 3, 64, 44)
     torch.testing.assert_close(second, ratio.float())
 
 
 def test_draws_belong_to_the_sequence_not_to_the_batch() -> None:
-    frames = silhouettes(4, 3, 8, 8)
+    frames = noise(4, 3, 8, 8)
     together = Draws.of_batch(batch_of(frames), "modality 0")
     for name in ("flip", "angle"):
         values = together.uniform(name, -2.0, 5.0)
@@ -147,3 +121,41 @@ def test_per_sequence_values_reach_every_frame_of_theirs() -> None:
     shaped = Draws.of_batch(batch_of(packed, lengths=lengths), "").per_frame(values, packed)
     assert shaped.shape == (1, 6, 1, 1)
     assert shaped.flatten().tolist() == [1, 2, 2, 2, 3, 3]
+
+
+def test_parsing_maps_keep_their_classes() -> None:
+    """A sequence decides by its own maximum, also in a packed batch."""
+    classes, grey = noise(1, 3, 8, 64) % 12, noise(1, 3, 8, 64)
+    grey[0, 0, 0, 30] = 255
+    entry = {"type": "BaseParsingCuttingTransform"}
+    fixed = apply(entry, torch.cat([classes, grey]))
+    torch.testing.assert_close(fixed[0], classes[0, ..., 10:54].float())
+    torch.testing.assert_close(fixed[1], grey[0, ..., 10:54].float() / 255)
+    packed = apply(entry, torch.cat([classes, grey], dim=1), lengths=[3, 3])
+    torch.testing.assert_close(packed[0], fixed.flatten(0, 1))
+
+
+def test_ratio_of_height_and_width() -> None:
+    sizes = torch.tensor([[[200, 100], [64, 48]]])
+    assert apply({"type": "RatioHW"}, sizes).tolist() == [[0.5, 0.75]]
+    with pytest.raises(ValueError, match="heights and widths"):
+        apply({"type": "RatioHW"}, torch.ones(1, 2))
+
+
+def test_axes_are_put_into_another_order() -> None:
+    frames = noise(2, 3, 8, 6, 3)
+    entry = {"type": "Rearrange", "source": "T H W C", "destination": "T C H W"}
+    assert torch.equal(apply(entry, frames), frames.permute(0, 1, 4, 2, 3).float())
+    packed = apply(entry, frames.reshape(1, 6, 8, 6, 3), lengths=[2, 4])
+    assert packed.shape == (1, 6, 3, 8, 6)
+    moved = {"type": "Rearrange", "source": "T H W C", "destination": "C T H W"}
+    assert apply(moved, frames).shape == (2, 3, 3, 8, 6)
+    with pytest.raises(ValueError, match="has to stay first"):
+        apply(moved, frames.reshape(1, 6, 8, 6, 3), lengths=[2, 4])
+    with pytest.raises(ValueError, match="axes T H W C were expected"):
+        apply(entry, noise(2, 3, 8, 6))
+
+
+def test_no_operation_casts_only() -> None:
+    frames = noise(2, 3, 4, 4)
+    assert torch.equal(apply({"type": "NoOperation"}, frames), frames.float())

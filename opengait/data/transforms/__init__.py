@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
 from opengait.data.batch import Batch
 from opengait.data.errors import DataError
+from opengait.data.transforms.base import Transform
+from opengait.data.transforms.build import build_transform
+from opengait.data.transforms.compose import Compose, works_on_arrays
 from opengait.data.transforms.draws import Draws
-from opengait.registry import TRANSFORMS, nearest
 
-
-class Transform(Protocol):
-    """One modality of a batch, `[n, s, ...]` or packed `[1, sum of lengths, ...]`, raw -> float32."""
-
-    def __call__(self, frames: Tensor, draws: Draws) -> Tensor: ...
-
-    def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Frame size after the transform; ValueError where it leaves nothing."""
-        ...
-
-
-class Identity:
-    """A null entry: the values as they are, as float32."""
-
-    def __call__(self, frames: Tensor, draws: Draws) -> Tensor:
-        return frames.float()
-
-    def output_size(self, height: int, width: int) -> tuple[int, int]:
-        return height, width
+__all__ = ["Draws", "Transform", "Transforms", "build_transforms"]
 
 
 class Transforms:
-    """One transform a modality, in file order."""
+    """One transform a modality, in file order.
+
+    A loader that is given them applies those that work on arrays in its workers (`prepare`); calling them does the
+    rest on the batch's device, and all of it where no loader has.
+    """
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
         self.transforms = list(transforms)
@@ -49,9 +37,19 @@ class Transforms:
         Raises:
             DataError: the numbers of modalities and transforms differ.
         """
+        batch = self.prepare(batch)
+        return [_finish(*each).float() for each in self._of_modalities(batch)]
+
+    def prepare(self, batch: Batch) -> Batch:
+        """The batch after the transforms that work on arrays; a batch that was prepared stays as it is."""
+        if batch.prepared or not any(works_on_arrays(transform) for transform in self.transforms):
+            return batch
+        return replace(batch, frames=[_begin(*each) for each in self._of_modalities(batch)], prepared=True)
+
+    def _of_modalities(self, batch: Batch) -> list[tuple[Transform, Tensor, Draws]]:
         self.check_count(len(batch.frames))
         return [
-            transform(frames, Draws.of_batch(batch, f"modality {number}"))
+            (transform, frames, Draws.of_batch(batch, f"modality {number}"))
             for number, (transform, frames) in enumerate(zip(self.transforms, batch.frames, strict=True))
         ]
 
@@ -63,6 +61,18 @@ class Transforms:
             )
 
 
+def _begin(transform: Transform, frames: Tensor, draws: Draws) -> Tensor:
+    if isinstance(transform, Compose):
+        return transform.begin(frames, draws)
+    return transform(frames, draws) if works_on_arrays(transform) else frames
+
+
+def _finish(transform: Transform, frames: Tensor, draws: Draws) -> Tensor:
+    if isinstance(transform, Compose):
+        return transform.finish(frames, draws)
+    return frames if works_on_arrays(transform) else transform(frames, draws)
+
+
 def build_transforms(list_cfg: Sequence[Mapping[str, Any] | None]) -> Transforms:
     """The transforms of a section `transform`: a list of mappings with `type` and arguments, null for none.
 
@@ -71,20 +81,4 @@ def build_transforms(list_cfg: Sequence[Mapping[str, Any] | None]) -> Transforms
     """
     if not isinstance(list_cfg, list | tuple):
         raise DataError(f"transform: a list with one entry a modality was expected, found {list_cfg!r}")
-    return Transforms([_build(entry, f"transform[{number}]") for number, entry in enumerate(list_cfg)])
-
-
-def _build(entry: object, where: str) -> Transform:
-    if entry is None:
-        return Identity()
-    if not isinstance(entry, Mapping) or "type" not in entry:
-        raise DataError(f"{where}: a mapping with `type` or null was expected, found {entry!r}")
-    build = TRANSFORMS.get(entry["type"])
-    arguments = {key: value for key, value in entry.items() if key != "type"}
-    takes = list(inspect.signature(build).parameters)
-    for key in arguments:
-        if key not in takes:
-            near = nearest(key, takes)
-            hint = f" (did you mean '{near}'?)" if near else ""
-            raise DataError(f"{where}: {entry['type']} takes no argument '{key}'{hint}; it takes: {', '.join(takes)}")
-    return build(**arguments)
+    return Transforms([build_transform(entry, f"transform[{number}]") for number, entry in enumerate(list_cfg)])

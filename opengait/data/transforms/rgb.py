@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from opengait.data.errors import DataError
+from opengait.data.transforms.base import Transform
 from opengait.data.transforms.draws import Draws
 
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
 
-class BaseRgbTransform:
+class BaseRgbTransform(Transform):
     """Subtracts the mean and divides by the standard deviation, per channel.
 
     Args:
@@ -38,6 +39,3 @@ class BaseRgbTransform:
             )
         mean, std = (torch.tensor(values, device=frames.device).reshape(-1, 1, 1) for values in (self.mean, self.std))
         return (frames.float() - mean) / std
-
-    def output_size(self, height: int, width: int) -> tuple[int, int]:
-        return height, width

@@ -1,4 +1,4 @@
-"""Silhouettes, uint8 0..255 -> float32 0..1."""
+"""Silhouettes, uint8 0..255 -> float32 0..1, and parsing maps."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from opengait.data.errors import DataError
+from opengait.data.transforms.base import Transform
 from opengait.data.transforms.draws import Draws
 
 
-class BaseSilTransform:
+class BaseSilTransform(Transform):
     """Divides by `divsor`, after an optional reshape of every frame.
 
     Args:
@@ -38,7 +39,7 @@ class BaseSilTransform:
         return (height, width) if self.img_shape is None else (self.img_shape[-2], self.img_shape[-1])
 
 
-class BaseSilCuttingTransform:
+class BaseSilCuttingTransform(Transform):
     """Removes the same number of columns at both sides and divides by `divsor`.
 
     Args:
@@ -50,7 +51,7 @@ class BaseSilCuttingTransform:
     def __init__(self, divsor: float = 255.0, cutting: int | None = None) -> None:
         self.divsor = _check_divisor(divsor)
         if cutting is not None and (type(cutting) is not int or cutting < 0):
-            raise DataError(f"BaseSilCuttingTransform: cutting is a whole number of columns or null, found {cutting!r}")
+            raise DataError(f"{type(self).__name__}: cutting is a whole number of columns or null, found {cutting!r}")
         self.cutting = cutting
 
     def __call__(self, frames: Tensor, draws: Draws) -> Tensor:
@@ -65,10 +66,29 @@ class BaseSilCuttingTransform:
         cut = width // 64 * 10 if self.cutting is None else self.cutting
         if 2 * cut >= width:
             raise DataError(
-                f"BaseSilCuttingTransform: cutting {cut} columns off each side of frames {width} wide leaves nothing; "
+                f"{type(self).__name__}: cutting {cut} columns off each side of frames {width} wide leaves nothing; "
                 "use BaseSilTransform, or a smaller `cutting`"
             )
         return cut
+
+
+class BaseParsingCuttingTransform(BaseSilCuttingTransform):
+    """Removes the same number of columns at both sides; divides a sequence by `divsor` if its maximum is exactly 255.
+
+    Parsing maps hold small class numbers, which stay as they are, and silhouettes can stand beside them. Each sequence
+    of a packed batch is looked at by itself.
+
+    Args:
+        divsor, cutting: as for BaseSilCuttingTransform.
+    """
+
+    def __call__(self, frames: Tensor, draws: Draws) -> Tensor:
+        """[n, s, h, w] -> [n, s, h, w - 2 cutting]."""
+        cut = self._columns(frames.shape[-1])
+        frames = frames[..., cut : frames.shape[-1] - cut].float()
+        brightest = torch.stack([sequence.amax() for sequence in draws.split(frames)])
+        divisors = torch.where(brightest == 255, self.divsor, 1.0)
+        return frames / draws.per_frame(divisors, frames)
 
 
 def _check_divisor(divsor: float) -> float:
