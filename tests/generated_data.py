@@ -1,0 +1,141 @@
+"""Generated walkers under the names of published data sets, for any config: few subjects, few frames."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from opengait.data.transforms import build_transforms
+from opengait.synthetic import synthesize
+
+KINDS, VIEWS = ("nm-01", "nm-05", "bg-01", "cl-01"), ("000", "090")
+SUBJECTS = 4
+FRAMES = (5, 6)
+
+
+@dataclass(frozen=True)
+class Names:
+    """How a data set names its sequences; `probe` is the pseudo-subject of hidden truth, as (label, type)."""
+
+    types: tuple[str, ...]
+    train: tuple[str, ...] = ("001", "002")
+    test: tuple[str, ...] = ("075", "076")
+    probe: tuple[str, str] | None = None
+    lists_probes: bool = False
+
+
+DATA_SETS = {
+    "CASIA-B": Names(KINDS),
+    "CASIA-B*": Names(KINDS),
+    "Walkers": Names(KINDS),
+    "OUMVLP": Names(("00", "01"), ("00001", "00003"), ("00002", "00004")),
+    "GREW": Names(("01", "02"), ("00001train", "00002train"), ("00001", "00002"), probe=("probe", "03")),
+    "HID2022": Names(("0", "1"), ("0000", "0001"), ("0500", "0501"), probe=("probe", "2")),
+    "Gait3D": Names(("camid0_videoid2", "camid9_videoid1"), ("0000", "0002"), ("0001", "0003"), lists_probes=True),
+    "CASIA-E": Names(("H-scene1-nm-1", "H-scene2-nm-1", "H-scene2-bg-1", "H-scene2-cl-1"), test=("201", "202")),
+    "CCPG": Names(
+        ("U0_D0", "U0_D0_BG", "U0_D3", "U1_D0", "U1_D1", "U2_D2", "U3_D3"), ("000", "001"), ("100", "101")
+    ),
+    "SUSTech1K": Names(("00-nm", "01-nm", "01-cl", "02-bg"), ("0000", "0001"), ("0002", "0003")),
+}  # fmt: skip
+
+
+def modalities_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Which set of modalities a config trains on."""
+    data_cfg = config["data_cfg"]
+    if data_cfg["dataset_name"] == "CASIA-B*":
+        return ("casiab*",)
+    if data_cfg["dataset_name"] == "GaitLU-1M":
+        return ("unlabelled",)
+    # A mask such as [true, false] uses one file, a list of places such as [0, 1] two.
+    used = data_cfg.get("data_in_use") or [0]
+    count = sum(used) if all(isinstance(one, bool) for one in used) else len(used)
+    return ("silhouettes", "smpl") if count == 2 else ("silhouettes",)
+
+
+def frame_size(config: Mapping[str, Any], section: str) -> tuple[int, int]:
+    """Size of silhouettes on disk, so that a section's transform leaves them 44 (or 88) wide."""
+    tall = 128 if config["model_cfg"]["model"] == "GLN" or config["data_cfg"]["dataset_name"] == "HID2022" else 64
+    transform = build_transforms(config[section]["transform"]).transforms[0]
+    for width in (tall, tall * 44 // 64):
+        if transform.output_size(tall, width)[1] == tall * 44 // 64:
+            return tall, width
+    raise ValueError(f"{section}.transform leaves neither {tall} nor {tall * 44 // 64} columns {tall * 44 // 64} wide")
+
+
+class GeneratedData:
+    """Data sets in a folder; each is made when it is asked for the first time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def training(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """`data_cfg` entries that lead to a data set for the config."""
+        modalities = modalities_of(config)
+        if modalities == ("unlabelled",):
+            return _entries(self.walkers(modalities))
+        size = frame_size(config, "trainer_cfg") if modalities == ("silhouettes",) else None
+        return _entries(self.named(config["data_cfg"]["dataset_name"], modalities, size))
+
+    def testing(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The same for its test; a network trained without labels is tested on CASIA-B."""
+        modalities = modalities_of(config)
+        if modalities != ("unlabelled",):
+            return self.training(config)
+        size = frame_size(config, "evaluator_cfg")
+        return {**_entries(self.named("CASIA-B", ("silhouettes",), size)), "test_dataset_name": "CASIA-B"}
+
+    def walkers(self, modalities: tuple[str, ...]) -> Path:
+        """The walkers as they are generated."""
+        out = self.folder / "-".join(modalities).replace("*", "-star")
+        if not out.exists():
+            options = {"types": KINDS, "views": VIEWS, "frames": FRAMES, "workers": 1, "progress": False}
+            synthesize(out, SUBJECTS, modalities=modalities, **options)
+        return out
+
+    def named(self, name: str, modalities: tuple[str, ...], size: tuple[int, int] | None) -> Path:
+        """The walkers under the names of a data set, silhouettes brought to a size."""
+        if name not in DATA_SETS:
+            raise ValueError(f"say in DATA_SETS how {name} names its sequences; known: {', '.join(DATA_SETS)}")
+        names, source = DATA_SETS[name], self.walkers(modalities)
+        out = self.folder / "-".join([name.replace("*", "-star"), *modalities, *map(str, size or ())]).replace("*", "")
+        if out.exists():
+            return out
+        labels = [*names.train, *names.test]
+        wanted = [(label, kind, number) for number, label in enumerate(labels) for kind in names.types]
+        if names.probe is not None:
+            wanted.append((*names.probe, SUBJECTS - 1))
+        for place, (label, kind, number) in enumerate(wanted):
+            for view in VIEWS:
+                files = source / f"{number + 1:03d}" / KINDS[place % len(KINDS)] / view
+                folder = out / label / kind / view
+                folder.mkdir(parents=True)
+                for file in files.iterdir():
+                    array = pickle.loads(file.read_bytes())
+                    array = array if size is None else _resized(array, *size)
+                    (folder / file.name).write_bytes(pickle.dumps(array))
+        partition: dict[str, list[str]] = {"TRAIN_SET": list(names.train), "TEST_SET": list(names.test)}
+        if names.probe is not None:
+            partition["TEST_SET"].append(names.probe[0])
+        if names.lists_probes:
+            partition["PROBE_SET"] = [f"{label}-{names.types[0]}-{VIEWS[0]}" for label in names.test]
+        (out / "partition.json").write_text(json.dumps(partition))
+        return out
+
+
+def _entries(folder: Path) -> dict[str, Any]:
+    return {"dataset_root": str(folder), "dataset_partition": str(folder / "partition.json"), "num_workers": 0}
+
+
+def _resized(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    """[s, 64, 64] repeated to the height, side columns cut off to the width."""
+    times = height // frames.shape[1]
+    frames = frames.repeat(times, 1).repeat(times, 2)
+    side = (frames.shape[2] - width) // 2
+    return np.ascontiguousarray(frames[:, :, side : side + width])
