@@ -12,6 +12,7 @@ import torch
 from batches import apply, batch_of, noise
 from torch import Tensor
 
+from opengait.config import ConfigError, load_config
 from opengait.data.dataset import GaitDataset
 from opengait.data.loader import test_loader as make_test_loader
 from opengait.data.loader import train_loader
@@ -180,6 +181,23 @@ def test_mistakes(entry: dict[str, Any], lengths: list[int] | None, said: str) -
         apply(entry, frames.reshape(1, 12, 8, 6) if lengths else frames, lengths=lengths)
     assert said in str(error.value)
     assert apply({"type": "Shortened"}, frames).shape == (3, 2, 8, 6)
+
+
+def test_a_config_names_them_like_any_other() -> None:
+    entry = chain("Speckle", {"type": "negative", "white": 200}, {"type": "threshold", "level": 9}, CUT)
+    config = load_config("configs/gaitset/gaitset.yaml", _trained_with(entry))
+    assert config["trainer_cfg"]["transform"] == [entry]
+    wrong = chain({"type": "Speckle", "amont": 1}, {"type": "negative", "white": "x"}, {"type": "Speckl"})
+    with pytest.raises(ConfigError) as error:
+        load_config("configs/gaitset/gaitset.yaml", _trained_with(wrong))
+    said = str(error.value)
+    assert "unknown key 'amont' for Speckle (did you mean 'amount'?)" in said
+    assert "trainer_cfg.transform.0.trf_cfg.1.white: expected an integer, found 'x'" in said
+    assert "unknown transform 'Speckl'" in said
+
+
+def _trained_with(entry: dict[str, Any]) -> dict[str, Any]:
+    return {"trainer_cfg": {"transform": [entry]}}
 
 
 def test_unlike_results_are_named() -> None:

@@ -13,7 +13,7 @@ from gait_folder import write_experiment, write_gait_folder, write_partition, wr
 from opengait.config import load_config
 from opengait.engine.preflight import preflight
 from opengait.modeling.base_model import BaseModel
-from opengait.registry import MODELS
+from opengait.registry import MODELS, TRANSFORMS
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +167,17 @@ def test_what_a_network_feeds_its_losses_is_checked(pristine, monkeypatch, featu
     errors = said(check(pristine, "model_cfg={model: Odd}", run_batch=True), "error")
     assert any(error.startswith("one training batch: ") and words in error for error in errors)
     assert any("embeddings have shape" in error for error in errors)
+
+
+def test_the_size_after_a_function_on_arrays_is_tried_out(pristine, monkeypatch):
+    def sides_cut(frames):
+        return frames[..., 10:-10]
+
+    monkeypatch.setitem(TRANSFORMS._entries, "sides_cut", sides_cut)
+    chain = "[{type: Compose, trf_cfg: [{type: sides_cut}, {type: BaseSilTransform}]}]"
+    assert said(check(pristine, f"trainer_cfg.transform={chain}", run_batch=True), "error") == []
+    (error,) = said(check(pristine, "trainer_cfg.transform=[{type: BaseSilTransform}]"), "error")
+    assert "leaves 64x64" in error
 
 
 def test_frames_of_unequal_shape_are_named(folder):

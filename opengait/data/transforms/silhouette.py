@@ -86,7 +86,11 @@ class BaseParsingCuttingTransform(BaseSilCuttingTransform):
         """[n, s, h, w] -> [n, s, h, w - 2 cutting]."""
         cut = self._columns(frames.shape[-1])
         frames = frames[..., cut : frames.shape[-1] - cut].float()
-        brightest = torch.stack([sequence.amax() for sequence in draws.split(frames)])
+        brightest = frames.flatten(2).amax(2)  # [n, s]
+        if draws.packed:
+            brightest = torch.stack([sequence.amax() for sequence in draws.split(brightest)])
+        else:
+            brightest = brightest.amax(1)
         divisors = torch.where(brightest == 255, self.divsor, 1.0)
         return frames / draws.per_frame(divisors, frames)
 
