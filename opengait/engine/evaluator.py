@@ -76,7 +76,9 @@ class Evaluator:
     def _reduce(self) -> Reduce | None:
         """How features that have a row a frame become rows of sequences; None where the protocol ranks embeddings."""
         cfg = self.cfg
-        _, protocol = find_protocol(cfg["eval_func"], self.test_name, cfg.get("cross_view_gallery", False))
+        _, protocol = find_protocol(
+            cfg["eval_func"], self.test_name, cfg.get("cross_view_gallery", False), cfg.get("protocol")
+        )
         return sequence_iou if protocol.compares_masks else None
 
     def run(self, model: nn.Module, iteration: int) -> dict[str, float]:
@@ -106,9 +108,9 @@ class Evaluator:
             remove_no_gallery=data_cfg.get("remove_no_gallery", False),
             out_dir=self.folder / "results",
             device=self.device,
+            protocol_file=cfg.get("protocol"),
         )
         logger.info("%s", evaluation.protocol)
-            protocol_file=cfg.get("protocol"),
         for table in evaluation.tables:
             show_table(rich_table(table))
         if evaluation.figures:
