@@ -200,6 +200,44 @@ def demo(
     )
 
 
+checkpoint_app = typer.Typer(no_args_is_help=True, help="Look into checkpoint files, and convert them.")
+app.add_typer(checkpoint_app, name="checkpoint")
+CheckpointFile = Annotated[Path, typer.Argument(metavar="FILE", help="Ours, the reference's, or safetensors.")]
+
+
+@checkpoint_app.command("inspect")
+def inspect_file(
+    file: CheckpointFile,
+    config: Annotated[
+        str | None, typer.Option(help="Compare with this config's network; else with every shipped one.")
+    ] = None,
+    plugin: Plugins = None,
+    keys: Annotated[bool, typer.Option("--keys", help="List every key and its shape.")] = False,
+) -> None:
+    """Show what is in a checkpoint, and which network it fits."""
+    from rich.console import Console
+
+    from opengait.engine.inspection import inspect_checkpoint
+    from opengait.engine.inspection_report import report_lines
+
+    console = Console()
+    for line in report_lines(inspect_checkpoint(file, config, plugin or ()), every_key=keys):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@checkpoint_app.command("convert")
+def convert_file(
+    file: CheckpointFile,
+    out: Annotated[Path | None, typer.Option(help="New file; default beside the old one.")] = None,
+) -> None:
+    """Write a checkpoint's weights as safetensors, with its config as metadata."""
+    from rich.console import Console
+
+    from opengait.engine.inspection import convert_checkpoint
+
+    Console().print(f"written: {convert_checkpoint(file, out)}", markup=False, soft_wrap=True)
+
+
 def main() -> None:
     """Console entry: user mistakes become one clear message, everything else keeps its traceback."""
     try:

@@ -12,6 +12,7 @@ import importlib.machinery
 import importlib.metadata
 import importlib.util
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -45,7 +46,12 @@ def is_file_name(plugin: str) -> bool:
 
 def located(plugin: str, folder: Path) -> str:
     """A file name made absolute, from `folder`; a module name as it is."""
-    return str((folder / Path(plugin).expanduser()).absolute()) if is_file_name(plugin) else plugin
+    return whole_path(plugin, folder) if is_file_name(plugin) else plugin
+
+
+def whole_path(name: str, folder: Path) -> str:
+    """An absolute path without `..`, so that one file has one name."""
+    return os.path.normpath((folder / Path(name).expanduser()).absolute())
 
 
 def load_plugins(plugins: Iterable[str]) -> None:

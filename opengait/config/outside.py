@@ -10,7 +10,7 @@ from opengait.config.merge import merge
 from opengait.config.problems import Report
 from opengait.config.source import Node
 from opengait.config.typed import show
-from opengait.plugins import PluginError, load_installed, load_plugin, located
+from opengait.plugins import PluginError, load_installed, load_plugin, located, whole_path
 
 PLUGINS = "plugins"
 
@@ -34,7 +34,7 @@ def with_whole_paths(tree: Node, folder: Path) -> Node:
             plugins, value=[_changed(one, lambda text: located(text, folder)) for one in plugins.value]
         )
     if evaluator is not None and evaluator.is_mapping and "protocol" in evaluator.value:
-        whole = _changed(evaluator.value["protocol"], lambda text: str((folder / Path(text).expanduser()).absolute()))
+        whole = _changed(evaluator.value["protocol"], lambda text: whole_path(text, folder))
         found["evaluator_cfg"] = replace(evaluator, value={**evaluator.value, "protocol": whole})
     return replace(tree, value=found)
 

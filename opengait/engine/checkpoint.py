@@ -1,19 +1,22 @@
 """Checkpoint files: written whole or not at all, read without running anything from them.
 
 A file is a dict with `model`, `optimizer`, `scheduler`, `iteration` (the reference's keys) and `format`, `config`,
-`scaler`, `rng`, `world_size`, `labels`, `data_fingerprint`, `draws`; a file with the first four alone loads too.
+`scaler`, `rng`, `world_size`, `labels`, `data_fingerprint`, `draws`; a file with the first four alone loads too, and a
+safetensors file of weights.
 """
 
 from __future__ import annotations
 
 import contextlib
 import glob
+import json
 import logging
 import os
 import pickle
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from torch import Tensor, nn
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
+METADATA_KEY = "opengait"  # of a safetensors file: what goes along with the weights, as JSON
 
 
 class CheckpointError(ValueError):
@@ -104,6 +108,8 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
+    if path.suffix == ".safetensors":
+        return _load_safetensors(path, device)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -125,6 +131,18 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
     if state.get("format", FORMAT) != FORMAT:
         raise CheckpointError(f"{path}: format {state['format']!r}, and this version reads format {FORMAT}")
     return state
+
+
+def _load_safetensors(path: Path, device: torch.device | str) -> dict[str, Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt", device=str(device)) as file:
+            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no mapping
+            kept = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise CheckpointError(f"{path}: damaged or no safetensors file ({error})") from error
+    return {**(kept if isinstance(kept, dict) else {}), "model": weights}
 
 
 def newest_whole_checkpoint(folder: Path, save_name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -179,25 +197,65 @@ def restore_weights(
         CheckpointError: keys differ (strict), shapes differ, or nothing fits.
     """
     own, stored = model.state_dict(), model_weights(state)
-    missing = sorted(own.keys() - stored.keys())
-    unexpected = sorted(stored.keys() - own.keys())
-    both = [key for key in own if key in stored]
-    misshapen = [
-        f"{key} is {list(stored[key].shape)} in the file and {list(own[key].shape)} in the network"
-        for key in both
-        if stored[key].shape != own[key].shape
-    ]
-    if misshapen or not both or (strict and (missing or unexpected)):
-        lines = [f"{path}: the checkpoint does not fit the network"]
-        for title, keys in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen)):
-            if keys:
-                lines.append(f"  {title} ({len(keys)}): {_shortened(keys)}")
-        lines += [f"  {advice}" for advice in _advice(state, model_cfg or {}, own, stored, both)]
+    found = compare(own, stored)
+    missing, unexpected = found.missing, found.unexpected
+    if found.misshapen or not found.both or (strict and (missing or unexpected)):
+        lines = [f"{path}: the checkpoint does not fit the network", *found.lines()]
+        lines += [f"  {advice}" for advice in likely_mistakes(state, model_cfg or {}, own, stored)]
         raise CheckpointError("\n".join(lines))
     if missing or unexpected:
-        logger.info("restored from %s: %s", path, ", ".join(sorted(both)))
+        logger.info("restored from %s: %s", path, ", ".join(sorted(found.both)))
         logger.warning("%s: not in the file: %s; not in the network: %s", path, missing or "none", unexpected or "none")
-    model.load_state_dict({key: stored[key] for key in both}, strict=False)
+    model.load_state_dict({key: stored[key] for key in found.both}, strict=False)
+
+
+@dataclass
+class Mismatch:
+    """How the tensors of a file differ from those of a network.
+
+    Attributes:
+        missing: keys of the network that the file lacks.
+        unexpected: keys of the file that the network lacks.
+        misshapen: keys of both with unlike shapes, key -> (in the file, in the network).
+        both: keys of both, in the network's order.
+    """
+
+    missing: list[str]
+    unexpected: list[str]
+    misshapen: dict[str, tuple[list[int], list[int]]]
+    both: list[str]
+
+    @property
+    def fits(self) -> bool:
+        return not (self.missing or self.unexpected or self.misshapen)
+
+    @property
+    def size(self) -> tuple[float, int]:
+        """What orders networks by how far they are from the file: share of odd keys, then odd shapes."""
+        odd = len(self.missing) + len(self.unexpected)
+        return odd / max(odd + len(self.both), 1), len(self.misshapen)
+
+    def lines(self) -> Iterator[str]:
+        """For messages: one line a kind of difference."""
+        misshapen = [
+            f"{key} is {theirs} in the file and {mine} in the network" for key, (theirs, mine) in self.misshapen.items()
+        ]
+        for title, keys in (("missing", self.missing), ("unexpected", self.unexpected), ("misshapen", misshapen)):
+            if keys:
+                yield f"  {title} ({len(keys)}): {_shortened(keys)}"
+
+
+def compare(own: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> Mismatch:
+    """The tensors of a network against those of a file."""
+    both = [key for key in own if key in stored]
+    return Mismatch(
+        missing=sorted(own.keys() - stored.keys()),
+        unexpected=sorted(stored.keys() - own.keys()),
+        misshapen={
+            key: (list(stored[key].shape), list(own[key].shape)) for key in both if stored[key].shape != own[key].shape
+        },
+        both=both,
+    )
 
 
 def _shortened(keys: Sequence[str], most: int = 8) -> str:
@@ -213,14 +271,14 @@ def _leaves(tree: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         yield prefix, tree
 
 
-def _advice(
+def likely_mistakes(
     state: Mapping[str, Any],
     model_cfg: Mapping[str, Any],
     own: Mapping[str, Tensor],
     stored: Mapping[str, Tensor],
-    both: Sequence[str],
 ) -> Iterator[str]:
     """What in the config is likely wrong: a key that differs from the stored config, or one with the odd size."""
+    both = [key for key in own if key in stored]
     here = dict(_leaves(model_cfg, "model_cfg"))
     config = state.get("config")
     if isinstance(config, Mapping) and here:
@@ -239,7 +297,7 @@ def _advice(
     }
     for mine, theirs in sorted(sizes):
         for key, value in here.items():
-            if value == mine or (isinstance(value, list) and mine in value):
+            if (value == mine and value is not True) or (isinstance(value, list) and mine in value):
                 yield f"{key} is {value!r} in this config; the checkpoint seems to have {theirs} there"
     if not both:
         yield f"no key is common: is model_cfg.model ({model_cfg.get('model')!r}) the network of this checkpoint?"
