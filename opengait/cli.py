@@ -140,7 +140,7 @@ def synthesize(
     strength: Annotated[float, typer.Option(help="Of segmentation faults; 0 for none.")] = 1.0,
     modality: Annotated[
         list[str] | None,
-        typer.Option(help="silhouettes (default); silhouettes and smpl; casiab*; unlabelled. Repeatable."),
+        typer.Option(help="silhouettes (default); silhouettes and smpl; casiab*; parsing; unlabelled. Repeatable."),
     ] = None,
     motion: Annotated[Path | None, typer.Option(help="npz of recorded walks in place of the procedural gait.")] = None,
     own_body: Annotated[

@@ -38,6 +38,7 @@ DATA_SETS = {
     "GREW": Names(("01", "02"), ("00001train", "00002train"), ("00001", "00002"), probe=("probe", "03")),
     "HID2022": Names(("0", "1"), ("0000", "0001"), ("0500", "0501"), probe=("probe", "2")),
     "Gait3D": Names(("camid0_videoid2", "camid9_videoid1"), ("0000", "0002"), ("0001", "0003"), lists_probes=True),
+    "Gait3D-Parsing": Names(("camid0_videoid2", "camid9_videoid1"), ("0000", "0002"), ("0001", "0003"), None, True),
     "CASIA-E": Names(("H-scene1-nm-1", "H-scene2-nm-1", "H-scene2-bg-1", "H-scene2-cl-1"), test=("201", "202")),
     "CCPG": Names(
         ("U0_D0", "U0_D0_BG", "U0_D3", "U1_D0", "U1_D1", "U2_D2", "U3_D3"), ("000", "001"), ("100", "101")
@@ -53,6 +54,8 @@ def modalities_of(config: Mapping[str, Any]) -> tuple[str, ...]:
         return ("casiab*",)
     if data_cfg["dataset_name"] == "GaitLU-1M":
         return ("unlabelled",)
+    if data_cfg["dataset_name"].endswith("-Parsing"):
+        return ("parsing",)
     # A mask such as [true, false] uses one file, a list of places such as [0, 1] two.
     used = data_cfg.get("data_in_use") or [0]
     count = sum(used) if all(isinstance(one, bool) for one in used) else len(used)
@@ -69,6 +72,12 @@ def frame_size(config: Mapping[str, Any], section: str) -> tuple[int, int]:
     raise ValueError(f"{section}.transform leaves neither {tall} nor {tall * 44 // 64} columns {tall * 44 // 64} wide")
 
 
+def files_before(config: Mapping[str, Any]) -> int:
+    """Files of a sequence that come before the one that a config uses."""
+    used = config["data_cfg"].get("data_in_use") or [0]
+    return int(used[0]) if len(used) == 1 and not isinstance(used[0], bool) else 0
+
+
 class GeneratedData:
     """Data sets in a folder; each is made when it is asked for the first time."""
 
@@ -80,8 +89,8 @@ class GeneratedData:
         modalities = modalities_of(config)
         if modalities == ("unlabelled",):
             return _entries(self.walkers(modalities))
-        size = frame_size(config, "trainer_cfg") if modalities == ("silhouettes",) else None
-        return _entries(self.named(config["data_cfg"]["dataset_name"], modalities, size))
+        size = frame_size(config, "trainer_cfg") if modalities in (("silhouettes",), ("parsing",)) else None
+        return _entries(self.named(config["data_cfg"]["dataset_name"], modalities, size, files_before(config)))
 
     def testing(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """The same for its test; a network trained without labels is tested on CASIA-B."""
@@ -99,27 +108,30 @@ class GeneratedData:
             synthesize(out, SUBJECTS, modalities=modalities, **options)
         return out
 
-    def named(self, name: str, modalities: tuple[str, ...], size: tuple[int, int] | None) -> Path:
-        """The walkers under the names of a data set, silhouettes brought to a size."""
+    def named(self, name: str, modalities: tuple[str, ...], size: tuple[int, int] | None, before: int = 0) -> Path:
+        """The walkers under the names of a data set, silhouettes brought to a size, behind so many other files."""
         if name not in DATA_SETS:
             raise ValueError(f"say in DATA_SETS how {name} names its sequences; known: {', '.join(DATA_SETS)}")
         names, source = DATA_SETS[name], self.walkers(modalities)
-        out = self.folder / "-".join([name.replace("*", "-star"), *modalities, *map(str, size or ())]).replace("*", "")
+        key = [name.replace("*", "-star"), *modalities, *map(str, size or ()), str(before)]
+        out = self.folder / "-".join(key).replace("*", "")
         if out.exists():
             return out
         labels = [*names.train, *names.test]
         wanted = [(label, kind, number) for number, label in enumerate(labels) for kind in names.types]
         if names.probe is not None:
             wanted.append((*names.probe, SUBJECTS - 1))
-        for place, (label, kind, number) in enumerate(wanted):
+        for row, (label, kind, number) in enumerate(wanted):
             for view in VIEWS:
-                files = source / f"{number + 1:03d}" / KINDS[place % len(KINDS)] / view
+                files = source / f"{number + 1:03d}" / KINDS[row % len(KINDS)] / view
                 folder = out / label / kind / view
                 folder.mkdir(parents=True)
                 for file in files.iterdir():
                     array = pickle.loads(file.read_bytes())
                     array = array if size is None else _resized(array, *size)
-                    (folder / file.name).write_bytes(pickle.dumps(array))
+                    for place in range(before):
+                        (folder / f"{place:02d}-other.pkl").write_bytes(pickle.dumps(np.zeros(len(array))))
+                    (folder / (f"{before:02d}-{file.name}" if before else file.name)).write_bytes(pickle.dumps(array))
         partition: dict[str, list[str]] = {"TRAIN_SET": list(names.train), "TEST_SET": list(names.test)}
         if names.probe is not None:
             partition["TEST_SET"].append(names.probe[0])

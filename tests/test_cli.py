@@ -103,6 +103,17 @@ def test_synthesize(opengait):
     assert "made with other arguments" in other.err
 
 
+def test_synthesize_other_modalities(opengait):
+    arguments = ["--subjects", "2", "--type", "nm-01", "--view", "090", "--frames", "5", "5", "--workers", "1"]
+    made = opengait("synthesize", "--out", "walkers", "--modality", "silhouettes", "--modality", "smpl", *arguments)
+    assert made.status == 0, made.err
+    found = sorted(path.name for path in Path("walkers/001/nm-01/090").iterdir())
+    assert found == ["sils-090.pkl", "smpls-090.pkl"]
+    wrong = opengait("synthesize", "--out", "others", "--modality", "casia-b*", *arguments)
+    assert wrong.status == 2
+    assert "did you mean 'casiab*'?" in wrong.err
+
+
 def test_demo(opengait, monkeypatch):
     monkeypatch.setattr(demo, "VIEWS", ("000", "090"))
     monkeypatch.setattr(demo, "FRAMES", (5, 6))

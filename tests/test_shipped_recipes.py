@@ -71,13 +71,14 @@ def run(name: str, data: GeneratedData, folder: Path, narrowed: bool) -> None:
     published = load_config(name)
     config = load_config(name, {**changes, "data_cfg": data.training(published)})
     trainer = Trainer(config, folder, device=CPU)
-    before = {key: value.detach().clone() for key, value in trainer.model.named_parameters()}
+    # Sums, since copies of the largest classifiers take gigabytes.
+    before = {key: float(value.detach().sum()) for key, value in trainer.model.named_parameters()}
     batches = trainer.batches()
     step = trainer.train_step(next(batches))
     batches.close()
     assert step.counted
     assert torch.isfinite(step.loss)
-    assert any(not torch.equal(value, before[key]) for key, value in trainer.model.named_parameters())
+    assert any(float(value.detach().sum()) != before[key] for key, value in trainer.model.named_parameters())
 
     config = load_config(name, {**changes, "data_cfg": data.testing(published)})
     evaluator = Evaluator(config, folder, device=CPU)

@@ -29,16 +29,39 @@ def normalize_silhouette(image: np.ndarray, size: int = 64) -> np.ndarray | None
     _check(image, size)
     if image.dtype == bool:
         image = image.astype(np.uint8) * 255
-    row_sums = cv2.reduce(image, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[:, 0]
+    return _normalised(image, image, size, cv2.INTER_CUBIC)
+
+
+def normalize_parsing(classes: np.ndarray, size: int = 64) -> np.ndarray | None:
+    """The same for a map of body parts: rows and centre are those of the person, classes are never mixed.
+
+    Args:
+        classes: [h, w], uint8 with 0 for background and the number of a class elsewhere.
+        size: height and width of the result in pixels, even.
+
+    Returns:
+        uint8 [size, size], or None as `normalize_silhouette`.
+
+    Raises:
+        ValueError: a map of other shape or type, or an odd size.
+    """
+    _check(classes, size)
+    return _normalised(classes, (classes > 0).astype(np.uint8) * 255, size, cv2.INTER_NEAREST)
+
+
+def _normalised(image: np.ndarray, mask: np.ndarray, size: int, interpolation: int) -> np.ndarray | None:
+    """The image, cut and centred by the mask, both [h, w]; where they are one, that is a silhouette."""
+    row_sums = cv2.reduce(mask, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[:, 0]
     if int(row_sums.sum(dtype=np.int64)) <= MIN_GREY_SUM:
         return None
     rows = np.flatnonzero(row_sums)
-    body = image[rows[0] : rows[-1] + 1]
-    width = int(size * body.shape[1] / body.shape[0])
+    person = slice(rows[0], rows[-1] + 1)
+    width = int(size * image.shape[1] / (rows[-1] + 1 - rows[0]))
     if width == 0:
         return None
-    body = cv2.resize(body, (width, size), interpolation=cv2.INTER_CUBIC)
-    centre = _median_column(body)
+    body = cv2.resize(image[person], (width, size), interpolation=interpolation)
+    shown = body if mask is image else cv2.resize(mask[person], (width, size), interpolation=interpolation)
+    centre = _median_column(shown)
     if centre == 0:
         return None
     half = size // 2

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from opengait.synthetic.camera import HEIGHT, WIDTH
-from opengait.synthetic.render import SHIFT
+from opengait.synthetic.parts import Parts
 from opengait.synthetic.sequence import Scene
 
 # The first entry that a link's names contain says what it is made of.
@@ -19,8 +19,6 @@ _CLOTHES = ("bag", "coat", "shoes", "trousers", "shirt")
 _SKIN_DARK, _SKIN_LIGHT = np.array([70.0, 45.0, 35.0]), np.array([235.0, 195.0, 170.0])
 _SHORT_SLEEVES = 0.4
 _LIGHT_RADIUS = 9
-# A coat goes around what its panels' middles lie in: metres that it counts as nearer.
-_COAT_DEPTH = 0.2
 _GRAIN = 3.0  # of the sensor, in grey levels
 
 
@@ -36,11 +34,8 @@ class Painter:
 
     def __init__(self, scene: Scene, number: int, wardrobe: np.random.Generator, scenery: np.random.Generator) -> None:
         colours = _draw_wardrobe(wardrobe)
-        materials = [_material(names) for names in scene.surface.link_names]
-        self._colours = np.stack([colours[material] for material in materials])
-        self._polygons = scene.polygons[number]
-        worn = np.array([material == "coat" for material in materials])
-        self._depth = _depths(scene, number) - _COAT_DEPTH * worn
+        self._parts = Parts(scene, number)
+        self._colours = np.stack([colours[_material(names)] for names in self._parts.names])
         self._brightness = float(scenery.uniform(0.75, 1.1))
         self._background = _draw_background(scenery)
         # The cameras roll along with the walker, so what is behind passes by.
@@ -50,11 +45,8 @@ class Painter:
 
     def paint(self, index: int, box: tuple[slice, slice]) -> np.ndarray:
         """RGB of the rows and columns of `box` in frame `index`, uint8 [h, w, 3]; call it in order of the frames."""
-        depth = self._depth[index]
-        parts = np.zeros((HEIGHT, WIDTH), np.uint8)
-        for link in np.argsort(-depth, kind="stable"):
-            cv2.fillConvexPoly(parts, self._polygons[index, link], int(link) + 1, lineType=cv2.LINE_8, shift=SHIFT)
-        parts = np.ascontiguousarray(parts[box])
+        depth = self._parts.depth[index]
+        parts = np.ascontiguousarray(self._parts.draw(index)[box])
         person = (parts > 0).astype(np.float32)
         # Round limbs are darker towards their edges, and what is farther away gets less light.
         light = 0.55 + 0.45 * cv2.blur(person, (_LIGHT_RADIUS, _LIGHT_RADIUS), borderType=cv2.BORDER_CONSTANT)
@@ -69,14 +61,6 @@ class Painter:
 
 def _material(names: str) -> str:
     return next((material for part, material in _MATERIALS.items() if part in names), "shirt")
-
-
-def _depths(scene: Scene, number: int) -> np.ndarray:
-    """Distance of each link's middle from the camera along its axis, metres, [s, links]."""
-    offset = scene.surface.centres - scene.cameras.position[number]
-    depth = (offset * scene.cameras.axes[number, 2]).sum(-1)  # [s, ellipsoids]
-    one, two = (np.array(ends) for ends in zip(*scene.surface.links, strict=True))
-    return (depth[:, one] + depth[:, two]) / 2
 
 
 def _draw_wardrobe(rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -8,8 +8,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from opengait.prepare import normalize_parsing
 from opengait.synthetic.colour import Painter
 from opengait.synthetic.keys import generator
+from opengait.synthetic.parts import Parts
 from opengait.synthetic.sequence import SILHOUETTES, Scene, Settings, Shot, shots, stacked, stage
 from opengait.synthetic.smpl import smpl_vectors
 
@@ -18,6 +20,7 @@ MODALITIES = {
     SILHOUETTES: "as CASIA-B",
     ("silhouettes", "smpl"): "as Gait3D",
     ("casiab*",): "as CASIA-B*: aligned silhouettes, ratios, RGB frames and masks",
+    ("parsing",): "as Gait3D-Parsing: maps of body parts",
     ("unlabelled",): "as GaitLU-1M",
 }
 SQUARE = 128
@@ -66,6 +69,9 @@ def render_files(settings: Settings, subject: int, kind: str) -> Files:
         if settings.modalities == ("casiab*",):
             views[view] = _squares(settings, subject, kind, scene, number)
             continue
+        if settings.modalities == ("parsing",):
+            views[view] = [_parsing_maps(scene, number, settings.size)]
+            continue
         seen = list(shots(scene, number, settings.size))
         frames = stacked([shot.frame for shot in seen], (settings.size, settings.size))
         views[view] = [_narrow(frames)] if settings.modalities == ("unlabelled",) else [frames]
@@ -103,6 +109,13 @@ def _squares(settings: Settings, subject: int, kind: str, scene: Scene, number: 
         np.ascontiguousarray(stacked(colours, (3, SQUARE, SQUARE))),
         stacked(masks, (SQUARE, SQUARE)),
     ]
+
+
+def _parsing_maps(scene: Scene, number: int, size: int) -> np.ndarray:
+    """Classes of body parts, uint8 [s, size, size]."""
+    parts = Parts(scene, number)
+    maps = [normalize_parsing(parts.classes(shot.place, shot.mask), size) for shot in shots(scene, number, size)]
+    return stacked([one for one in maps if one is not None], (size, size))
 
 
 def _cut(shot: Shot, box: tuple[slice, slice]) -> np.ndarray:

@@ -89,6 +89,7 @@ def synthesize(
             "casiab*": `view-aligned-sils.pkl` uint8 [s, 64, 44], `view-ratios.pkl` float64 [s] (width / height of the
             person's box), `view-rgbs.pkl` uint8 [s, 3, 128, 128] and `view-sils.pkl` uint8 [s, 128, 128], the box
             squeezed to a square, as CASIA-B* has them;
+            "parsing": `view.pkl`, uint8 [s, 64, 64] with the classes 0..11 of Gait3D-Parsing;
             "unlabelled": uint8 [s, 64, 44] in `out/number/number/number/`, three random numbers that say nothing of
             subject, type or view, as GaitLU-1M has them. The first numbers are the training subjects; there is no test
             set.

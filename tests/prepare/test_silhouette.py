@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from opengait.prepare import normalize_silhouette
+from opengait.prepare import normalize_parsing, normalize_silhouette
 
 
 def person(left: int = 150, right: int = 170, top: int = 50, bottom: int = 150) -> np.ndarray:
@@ -79,3 +79,18 @@ def test_median_at_column_zero_is_dropped():
 def test_other_images_are_refused_with_advice(image, size, says):
     with pytest.raises(ValueError, match=says):
         normalize_silhouette(image, size)
+
+
+def test_parsing_maps_are_cut_as_their_silhouette_and_classes_are_never_mixed():
+    rng = np.random.default_rng(3)
+    classes = np.zeros((240, 320), np.uint8)
+    classes[50:180, 130:170] = rng.choice((1, 5, 9), (130, 40))
+    found = normalize_parsing(classes)
+    mask = normalize_silhouette((classes > 0).astype(np.uint8) * 255)
+    assert found is not None
+    assert mask is not None
+    assert set(np.unique(found)) <= {0, 1, 5, 9}
+    assert ((found > 0) != (mask > 127)).mean() < 0.02
+    assert normalize_parsing(np.zeros((240, 320), np.uint8)) is None
+    with pytest.raises(ValueError, match="even"):
+        normalize_parsing(classes, 63)

@@ -17,7 +17,13 @@ from opengait.synthetic.sequence import Settings, stage
 from opengait.synthetic.skeleton import JOINT
 
 SMALL = {"types": ("nm-01", "cl-01"), "views": ("000", "090"), "frames": (6, 8), "workers": 1, "progress": False}
-SETS = {"plain": ("silhouettes",), "smpl": ("smpl", "silhouettes"), "star": ("casiab*",), "crowd": ("unlabelled",)}
+SETS = {
+    "plain": ("silhouettes",),
+    "smpl": ("smpl", "silhouettes"),
+    "star": ("casiab*",),
+    "crowd": ("unlabelled",),
+    "parsing": ("parsing",),
+}
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +97,24 @@ def test_the_person_is_coloured_unlike_what_is_behind(sets):
                 apart.append(np.abs(image[:, inner].mean(1) - image[:, outer].mean(1)).max())
         assert len(np.unique(rgb)) > 50
     assert np.median(apart) > 15
+
+
+def test_parsing_maps_show_the_silhouette_with_heads_above_feet_and_left_apart_from_right(sets):
+    for name in sequences(sets["parsing"]):
+        view = name.split("/")[-1]
+        maps = load(sets["parsing"] / name / f"{view}.pkl")
+        frames = load(sets["plain"] / name / f"{view}.pkl")
+        assert maps.shape == frames.shape
+        assert maps.max() <= 11
+        together = ((maps > 0) & (frames > 127)).sum() / ((maps > 0) | (frames > 127)).sum()
+        assert together > 0.8  # edges: nearest here, cubic there
+        rows, columns = np.indices(maps.shape)[1:]
+        head, torso = (rows[maps == part].mean() for part in (1, 2))
+        feet = rows[(maps == 9) | (maps == 10)].mean()
+        assert head < torso < feet
+        if view == "000":  # seen from in front, the walker's left is on the right
+            left, right = (columns[np.isin(maps, parts)].mean() for parts in ((3, 5, 7, 9), (4, 6, 8, 10)))
+            assert left > right + 4
 
 
 def test_unlabelled_collections_say_nothing_of_who_walks_where(sets):
