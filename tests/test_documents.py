@@ -31,6 +31,7 @@ DOCUMENTS = sorted(
 )
 
 TINY_WALKERS = "--subjects 4 --train-subjects 2 --frames 6 8 --view 000 --view 090 --workers 1"
+RECORDED_WALKS = "--frames 6 8 --view 000 --view 090 --workers 1"
 TINY_RUN = " ".join(
     f"--set {override}"
     for override in (
@@ -47,6 +48,9 @@ TINY_RUN = " ".join(
 # Beginning of a command -> what is appended to it here; the longest beginning that fits is taken.
 SMALL_ARGUMENTS = {
     "opengait synthesize": TINY_WALKERS,
+    # People of a motion file are all test subjects.
+    "opengait synthesize --out data/recorded": RECORDED_WALKS,
+    "opengait synthesize --out data/recorded-own": RECORDED_WALKS,
     "opengait check": f"{TINY_RUN} --device cpu",
     "opengait train": f"{TINY_RUN} --device cpu",
     "opengait test": f"{TINY_RUN} --device cpu",
