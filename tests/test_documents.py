@@ -21,7 +21,8 @@ import pytest
 
 from opengait import cli, demo, load_config
 from opengait import main as program
-from opengait.registry import LOSSES, MODELS, SAMPLERS, TRANSFORMS
+from opengait.evaluation import protocol
+from opengait.plugins import REGISTRIES
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = sorted(
@@ -54,6 +55,7 @@ SMALL_ARGUMENTS = {
     "opengait check": f"{TINY_RUN} --device cpu",
     "opengait train": f"{TINY_RUN} --device cpu",
     "opengait test": f"{TINY_RUN} --device cpu",
+    "opengait checkpoint": "",
     "opengait demo": "--train-subjects 2 --test-subjects 2 --iterations 1 --device cpu",
     "torchrun --nproc_per_node=2 opengait/main.py": f"{TINY_RUN} --device cpu",
     "python my_net.py": "",
@@ -183,8 +185,9 @@ def status_of(run: Callable[[], object]) -> int:
 def test_what_is_shown_runs(document, tmp_path, monkeypatch, shared):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENGAIT_CACHE", str(tmp_path / "cache"))
-    for registry in (MODELS, LOSSES, SAMPLERS, TRANSFORMS):  # a document's own classes end with it
+    for registry in REGISTRIES:  # a document's own classes and protocols end with it
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    monkeypatch.setattr(protocol, "_REGISTERED", {})
     monkeypatch.setattr(demo, "VIEWS", ("000", "090"))  # these two have no option
     monkeypatch.setattr(demo, "FRAMES", (6, 8))
     runner = Runner(monkeypatch, shared, document in WITH_PROCESSES)
@@ -225,6 +228,7 @@ def test_names_in_code_exist(document):
     for target in re.findall(r"(?:^|`)make ([\w-]+)", text, re.MULTILINE):
         assert target in targets, f"{document}: `make {target}` is not in the Makefile: {', '.join(sorted(targets))}"
     verbs = {command.callback.__name__ for command in cli.app.registered_commands if command.callback}
+    verbs |= {group.name for group in cli.app.registered_groups}
     for verb in re.findall(r"(?:^|`)opengait ([a-z]\w*)", text, re.MULTILINE):
         assert verb in verbs, f"{document}: `opengait {verb}` is none of {', '.join(sorted(verbs))}"
     for name in re.findall(r"\bconfigs/[\w./-]+\.yaml\b", text):
