@@ -15,13 +15,14 @@ from opengait.synthetic.parts import Parts
 from opengait.synthetic.sequence import SILHOUETTES, Scene, Settings, Shot, shots, stacked, stage
 from opengait.synthetic.smpl import smpl_vectors
 
+WITH_SMPL, SQUARES, PARSING, UNLABELLED = ("silhouettes", "smpl"), ("casiab*",), ("parsing",), ("unlabelled",)
 # Sets that can be asked for, and which published data set has such files.
 MODALITIES = {
     SILHOUETTES: "as CASIA-B",
-    ("silhouettes", "smpl"): "as Gait3D",
-    ("casiab*",): "as CASIA-B*: aligned silhouettes, ratios, RGB frames and masks",
-    ("parsing",): "as Gait3D-Parsing: maps of body parts",
-    ("unlabelled",): "as GaitLU-1M",
+    WITH_SMPL: "as Gait3D",
+    SQUARES: "as CASIA-B*: aligned silhouettes, ratios, RGB frames and masks",
+    PARSING: "as Gait3D-Parsing: maps of body parts",
+    UNLABELLED: "as GaitLU-1M",
 }
 SQUARE = 128
 # Columns cut off each side of a frame 64 wide.
@@ -40,11 +41,11 @@ class Files(NamedTuple):
 def file_names(modalities: tuple[str, ...], folder: Path) -> list[str]:
     """Files in the folder of a sequence; sorted, which is the order that `data_in_use` counts in."""
     view = folder.name
-    if modalities == ("silhouettes", "smpl"):
+    if modalities == WITH_SMPL:
         return [f"sils-{view}.pkl", f"smpls-{view}.pkl"]
-    if modalities == ("casiab*",):
+    if modalities == SQUARES:
         return [f"{view}-{name}.pkl" for name in ("aligned-sils", "ratios", "rgbs", "sils")]
-    if modalities == ("unlabelled",):
+    if modalities == UNLABELLED:
         return ["_".join(folder.parts[-3:]) + ".pkl"]
     return [f"{view}.pkl"]
 
@@ -66,16 +67,16 @@ def render_files(settings: Settings, subject: int, kind: str) -> Files:
     scene = stage(settings, subject, kind)
     views = {}
     for number, view in enumerate(settings.views):
-        if settings.modalities == ("casiab*",):
+        if settings.modalities == SQUARES:
             views[view] = _squares(settings, subject, kind, scene, number)
             continue
-        if settings.modalities == ("parsing",):
+        if settings.modalities == PARSING:
             views[view] = [_parsing_maps(scene, number, settings.size)]
             continue
         seen = list(shots(scene, number, settings.size))
         frames = stacked([shot.frame for shot in seen], (settings.size, settings.size))
-        views[view] = [_narrow(frames)] if settings.modalities == ("unlabelled",) else [frames]
-        if "smpl" in settings.modalities:
+        views[view] = [_narrow(frames)] if settings.modalities == UNLABELLED else [frames]
+        if settings.modalities == WITH_SMPL:
             rng = generator(settings.seed, "smpl", settings.render_seed, subject, kind, view)
             kept = np.array([shot.place for shot in seen], dtype=int)
             views[view].append(smpl_vectors(scene.joints, scene.body, scene.cameras, number, rng)[kept])

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from opengait.synthetic import arguments
 from opengait.synthetic.camera import VIEWS
-from opengait.synthetic.modalities import file_names, render_files, unlabelled_folder
+from opengait.synthetic.modalities import UNLABELLED, file_names, render_files, unlabelled_folder
 from opengait.synthetic.motion import load_motion
 from opengait.synthetic.sequence import SILHOUETTES, Settings
 
@@ -127,7 +127,9 @@ def synthesize(
     out = Path(out)
     workers = arguments.worker_count(workers, len(names) * len(settings.types))
     tasks = [(out, settings, index, name, kind) for index, name in enumerate(names) for kind in settings.types]
-    if settings.modalities == ("unlabelled",):
+    if settings.modalities == UNLABELLED:
+        if train_subjects is not None:
+            raise ValueError("an unlabelled collection is all for training: leave train_subjects out")
         train, test = _numbers(tasks), []
     _claim(out, settings)
     results = list(_run(tasks, workers, progress))
@@ -195,7 +197,7 @@ def _one_opencv_thread() -> Iterator[None]:
 def _folders(task: _Task) -> dict[str, Path]:
     """View -> folder of its files."""
     out, settings, index, subject, kind = task
-    if settings.modalities == ("unlabelled",):
+    if settings.modalities == UNLABELLED:
         return {view: out.joinpath(*unlabelled_folder(settings, index, kind, view)) for view in settings.views}
     return {view: out / subject / kind / view for view in settings.views}
 

@@ -169,6 +169,12 @@ def test_sets_that_no_data_set_has_are_errors(tmp_path, modalities, says):
     assert not (tmp_path / "set").exists()
 
 
+def test_an_unlabelled_collection_has_no_training_subjects_to_choose(tmp_path):
+    with pytest.raises(ValueError, match="leave train_subjects out"):
+        synthesize(tmp_path / "set", 2, modalities=("unlabelled",), train_subjects=1, **SMALL)
+    assert not (tmp_path / "set").exists()
+
+
 def test_different_modalities_do_not_mix_in_one_folder(sets):
     with pytest.raises(ValueError, match="modalities"):
         synthesize(sets["plain"], 2, modalities=("casiab*",), **SMALL)
