@@ -225,6 +225,7 @@ def _classes(module: ModuleType) -> list[type]:
 
 
 def _registry_of(entry: type) -> Registry | None:
+    import torch
     from torch import nn
 
     from opengait.modeling.base_model import BaseModel
@@ -240,4 +241,6 @@ def _registry_of(entry: type) -> Registry | None:
         return SAMPLERS
     if callable(getattr(entry, "share", None)):
         return SAMPLERS
+    if issubclass(entry, torch.autograd.Function):
+        return None
     return TRANSFORMS if any("__call__" in vars(one) for one in entry.__mro__) else None

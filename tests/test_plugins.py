@@ -299,6 +299,30 @@ def test_a_plugin_that_cannot_be_used_is_one_clear_message(folder, source, messa
     assert raised.value.problems[0].file.endswith("with-plugins.yaml")
 
 
+def test_names_that_a_broken_plugin_would_have_defined_are_no_problems_of_their_own(folder):
+    (folder / "code" / "mynet.py").write_text("import nothing_here\n")
+    with pytest.raises(ConfigError) as raised:
+        load_config(with_plugins(folder, "code/mynet.py", "code/rest.py"))
+    assert [problem.key for problem in raised.value.problems] == ["plugins.0"]
+
+
+def test_a_sampler_and_a_function_on_arrays(folder):
+    (folder / "code" / "more.py").write_text(
+        "from opengait.data.samplers import TripletSampler\n"
+        "from opengait.registry import TRANSFORMS\n\n\n"
+        "class EverSameSampler(TripletSampler):\n"
+        "    def batch(self, iteration):\n"
+        "        return super().batch(0)\n\n\n"
+        "@TRANSFORMS.register\n"
+        "def halved(frames):\n"
+        "    assert frames.max() > 1, 'transformed twice'\n"
+        "    return frames[:, ::2, ::2] / 255.0\n"
+    )
+    path = with_plugins(folder, "code/mynet.py", "code/rest.py", "code/more.py")
+    config = load_config(path, ["trainer_cfg.sampler.type=EverSameSampler", "trainer_cfg.transform=[{type: halved}]"])
+    assert engine.train(config, device="cpu").iteration == 2
+
+
 def test_a_missing_file_or_module_names_the_nearest(folder):
     with pytest.raises(plugins.PluginError, match=r"did you mean '.*mynet\.py'"):
         plugins.load_plugin(str(folder / "code" / "mynets.py"))

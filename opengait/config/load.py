@@ -42,7 +42,10 @@ def load_config(path: str | os.PathLike[str], overrides: Overrides = (), plugins
     report = Report()
     tree = _Layers(report).load(path, overrides)
     if tree is not None:
+        before = len(report.problems)
         tree = add_plugins(tree, plugins, report)
+        if len(report.problems) > before:  # every name that they would define would be another, misleading problem
+            tree = None
     resolved = resolve(tree, report) if tree is not None else None
     if report.problems or resolved is None:
         raise ConfigError(sorted(set(report.problems), key=_position))

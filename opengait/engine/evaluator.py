@@ -58,7 +58,7 @@ class Evaluator:
             world_size=world_size(),
             num_workers=self.config["data_cfg"].get("num_workers", 0),
             pin_memory=self.device.type == "cuda",
-            transforms=self.transforms,
+            transforms=None if getattr(model, "transforms_itself", False) else self.transforms,
         )
         try:
             return embed(

@@ -15,7 +15,6 @@ from opengait.data.transforms import Transform, Transforms, build_transforms
 from opengait.engine.findings import Findings, Level
 from opengait.evaluation.protocol import SequenceNames, find_protocol, full_name
 from opengait.evaluation.retrieval import Retrieval
-from opengait.modeling.base_model import BaseModel
 from opengait.registry import LOSSES
 
 LOOKED_AT = 8
@@ -28,8 +27,7 @@ def check_frames(
 ) -> None:
     """Number of modalities, frame shapes and values of a few sequences against transforms and network."""
     before = len(findings.errors)
-    joins = isinstance(model, BaseModel) and model.overrides("inputs_pretreament")
-    if joins and len(transforms) != dataset.modalities:
+    if getattr(model, "transforms_itself", False) and len(transforms) != dataset.modalities:
         return  # the network itself makes of its modalities what the transforms are for
     with findings.catching(f"{section}.transform"):
         transforms.check_count(dataset.modalities)

@@ -192,7 +192,7 @@ class Trainer:
             num_workers=self.config["data_cfg"].get("num_workers", 0),
             start_iteration=self.draws,
             pin_memory=self.device.type == "cuda",
-            transforms=self.transforms,
+            transforms=None if self.model.transforms_itself else self.transforms,
         )
         try:
             for batch in loader:

@@ -130,7 +130,7 @@ class BaseModel(nn.Module):
 
     def prepare_inputs(self, batch: Any, transforms: Any) -> Inputs:
         """A batch of raw frames -> what `forward` takes. Override it to join modalities or to make several views."""
-        if self.overrides("inputs_pretreament"):
+        if self.transforms_itself:
             self._pretreatment = pretreatment = Pretreatment(batch, transforms)
             try:
                 return pretreatment.finished(self.inputs_pretreament(pretreatment.collated()))
@@ -210,6 +210,11 @@ class BaseModel(nn.Module):
     def _make_selectable(cls) -> None:
         if cls.__name__ not in MODELS:
             MODELS.register(cls)
+
+    @property
+    def transforms_itself(self) -> bool:
+        """Whether `inputs_pretreament` is overridden, and so has to be given frames that nothing has changed."""
+        return self.overrides("inputs_pretreament")
 
     @property
     def device(self) -> torch.device:
