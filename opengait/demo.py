@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 
 from opengait import engine
 from opengait.config import Config, load_config
 from opengait.data.dataset import GaitDataset
-from opengait.evaluation import evaluate
+from opengait.engine.run_folder import run_folder
+from opengait.evaluation import Table, evaluate, rich_table
 from opengait.evaluation.baselines import chance, gait_energy_images
 from opengait.synthetic import SynthesisReport, synthesize
 
@@ -97,7 +98,7 @@ def run_demo(
         seconds=round(time.monotonic() - began, 1),
     )
     (out / "demo.json").write_text(json.dumps(report.to_dict(), indent=2) + "\n", encoding="utf-8")
-    _show(report)
+    _show(report, _tables(out, config))
     return report
 
 
@@ -120,20 +121,31 @@ def _named(config: Config, save_name: str) -> Config:
     return Config.from_dict(tree)
 
 
+def _tables(out: Path, config: Config) -> list[Table]:
+    """The trained network's tables by probe view, as its test wrote them."""
+    cfg = config.evaluator_cfg
+    folder = run_folder(config, "evaluator_cfg", out / "runs")
+    name = f"{config.data_cfg.test_dataset_name}-{cfg.save_name}-{cfg.restore_hint:05d}.json"
+    written = json.loads((folder / "results" / name).read_text(encoding="utf-8"))
+    return [Table(**table) for table in written["tables"]]
+
+
 def _by_condition(figures: Mapping[str, float]) -> dict[str, float]:
     """`scalar/test_accuracy/NM@R1` -> `NM`, Rank-1 alone."""
     return {tag.rsplit("/", 1)[-1].removesuffix("@R1"): value for tag, value in figures.items() if tag.endswith("@R1")}
 
 
-def _show(report: DemoReport) -> None:
+def _show(report: DemoReport, tables: list[Table]) -> None:
+    console = Console()
+    for by_view in tables:
+        console.print(rich_table(by_view))
     conditions = list(next(iter(report.rank1.values())))
-    table = Table(title="Mean Rank-1 in percent over all pairs of different views, generated walkers")
+    table = RichTable(title="Mean Rank-1 in percent over all pairs of different views, generated walkers")
     table.add_column("")
     for condition in conditions:
         table.add_column(condition, justify="right")
     for name, figures in report.rank1.items():
         table.add_row(name, *(f"{figures[condition]:.1f}" for condition in conditions))
-    console = Console()
     console.print(table)
     console.print(
         f"{report.test_subjects} test subjects, none of the {report.train_subjects} trained on; seed {report.seed}; "
