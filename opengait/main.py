@@ -10,8 +10,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+
+GRACE_S = 2.0
 
 if __name__ == "__main__" and not __package__:
     # Started as a file, Python puts the package's own folder first, where `data` or `config` could hide other modules.
@@ -56,9 +59,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ArithmeticError) as mistake:
         if os.environ.get("OPENGAIT_TRACEBACK"):
             raise
-        if int(os.environ.get("RANK", 0)) == 0:
-            sys.stderr.write(f"{mistake}\n")
+        _tell(mistake)
         return 2
+
+
+def _tell(mistake: Exception) -> None:
+    """The message once: process 0 speaks for all, another one where it has failed alone."""
+    number = int(os.environ.get("RANK", 0))
+    if number:
+        # Where process 0 has failed too, the launcher ends this one meanwhile.
+        time.sleep(GRACE_S)
+    sys.stderr.write(f"rank {number}: {mistake}\n" if number else f"{mistake}\n")
 
 
 if __name__ == "__main__":

@@ -89,6 +89,13 @@ def test_the_fields_own_form_shares_runs_with_the_verbs(opengait, experiment, ca
     assert opengait("test", experiment).status == 0
 
 
+def test_a_process_that_fails_alone_is_heard(experiment, monkeypatch, capsys):
+    monkeypatch.setattr(program, "GRACE_S", 0.0)
+    monkeypatch.setenv("RANK", "1")
+    assert program.main(["--cfgs", experiment, "--device", "cpu", "--set", "data_cfg.dataset_root=/nowhere"]) == 2
+    assert capsys.readouterr().err.startswith("rank 1: /nowhere: no such folder")
+
+
 def test_synthesize(opengait):
     arguments = ["synthesize", "--out", "walkers", "--subjects", "2", "--train-subjects", "1", "--type", "nm-01"]
     arguments += ["--view", "000", "--frames", "5", "5", "--workers", "1"]

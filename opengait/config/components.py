@@ -128,7 +128,7 @@ def _check_loss(node: Node, place: str, report: Report) -> Node:
 
 
 def check_transforms(node: Node, place: str, report: Report) -> Node:
-    """A list of transforms: mappings with `type`, null for none, lists for several in a row."""
+    """A list of transforms: mappings with `type`, null for none."""
     if not node.is_list:
         report.problem(node, place, f"expected a list with one transform per modality, found {show(node.plain())}")
         return node

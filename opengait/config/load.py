@@ -31,7 +31,7 @@ def load_config(path: str | os.PathLike[str], overrides: Overrides = (), plugins
     Args:
         path: the YAML file; where it does not exist, the shipped file of that name (`configs/gaitset/gaitset.yaml`).
         overrides: `"section.key=value"` strings (the value is YAML, list positions are numbers), or a mapping that is
-            merged over the file.
+            merged over the file, nested or with such paths as keys.
         plugins: Python files, modules or protocol files beside those that the files name under `plugins`; see
             `opengait.plugins`.
 
@@ -133,10 +133,13 @@ class _Layers:
         self.layer += 1
         if isinstance(overrides, Mapping):
             try:
-                return merge(tree, from_plain(overrides, "override", self.layer))
+                given = from_plain(overrides, "override", self.layer)
             except ValueError as error:
                 self.report.problem(Node(None, "override", None), "", str(error))
                 return tree
+            for path, value in given.value.items():
+                tree = assign(tree, path.split("."), value, self.report)
+            return tree
         if isinstance(overrides, str):
             overrides = [overrides]
         for text in overrides:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,8 @@ def _resume(trainer: Trainer) -> bool:
         logger.info("nothing to resume in %s", folder)
         return False
     state = found[0][1] if found else load_checkpoint(path)
+    if not isinstance(state.get("iteration"), int):
+        raise CheckpointError(f"{path}: holds no iteration to go on from; start from its weights with restore_hint")
     restore_weights(trainer.model, state, path, model_cfg=trainer.config["model_cfg"])
     _check_labels(trainer, state, path)
     _restore_moments(trainer, state, path, schedule=True)
@@ -111,6 +114,7 @@ def _restore_schedule(trainer: Trainer, state: Mapping[str, Any], path: str | Pa
     if state.get("scheduler") is None:
         logger.warning("%s holds no schedule; it starts afresh", path)
         return
+    _check_schedule(trainer, state["scheduler"], path)
     try:
         trainer.scheduler.load_state_dict(dict(state["scheduler"]))
         rates = trainer.scheduler.get_last_lr()
@@ -120,6 +124,25 @@ def _restore_schedule(trainer: Trainer, state: Mapping[str, Any], path: str | Pa
         ) from error
     for group, rate in zip(trainer.optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
+
+
+def _check_schedule(trainer: Trainer, stored: Mapping[str, Any], path: str | Path) -> None:
+    """A schedule that is restored brings its settings along: those of the config that differ have no effect."""
+    own = trainer.scheduler.state_dict()
+    steps = stored.get("total_steps")
+    if isinstance(steps, int) and steps < trainer.total_iter:
+        raise CheckpointError(
+            f"{path}: its schedule ends after {steps} steps, and trainer_cfg.total_iter is {trainer.total_iter}; "
+            "to train on with another schedule, give the path as restore_hint"
+        )
+    settings = [key for key in ("base_lrs", *trainer.config["scheduler_cfg"]) if key in own and key in stored]
+    differing = [f"{key} {_shown(stored[key])}" for key in settings if own[key] != stored[key]]
+    if differing:
+        logger.warning("%s: its schedule goes on with %s; the config says otherwise", path, ", ".join(differing))
+
+
+def _shown(setting: Any) -> Any:
+    return sorted(setting.elements()) if isinstance(setting, Counter) else setting
 
 
 def _check_moments(trainer: Trainer, stored: Mapping[str, Any], path: str | Path) -> None:

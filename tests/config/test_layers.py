@@ -136,6 +136,8 @@ def test_a_mapping_of_overrides_is_merged(write):
     given_as_text = load_config(write(), ["trainer_cfg.sampler.batch_size=[2, 3]", "loss_cfg.margin=0.4"])
     overrides = {"trainer_cfg": {"sampler": {"batch_size": (2, 3)}}, "loss_cfg": {"margin": 0.4}}
     assert load_config(write(), overrides) == given_as_text
+    dotted = {"trainer_cfg.sampler.batch_size": [2, 3], "loss_cfg": {"margin": 0.4}}
+    assert load_config(write(), dotted) == given_as_text
 
 
 @pytest.mark.parametrize(

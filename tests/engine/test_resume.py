@@ -165,6 +165,36 @@ def test_resuming_with_other_subjects_is_an_error(tree: Path, tmp_path: Path) ->
         run(tree, tmp_path, resume="auto", model_cfg__class_num=4)
 
 
+def test_weights_alone_are_no_run_to_resume(tree: Path, tmp_path: Path) -> None:
+    done = run(tree, tmp_path, trainer_cfg__total_iter=1)
+    assert done.checkpoint is not None
+    torch.save({"model": load_checkpoint(done.checkpoint)["model"]}, done.checkpoint)
+    with pytest.raises(CheckpointError, match=r"tiny-00001\.pt: holds no iteration"):
+        run(tree, tmp_path, resume="auto")
+
+
+def test_a_stored_schedule_that_differs_from_the_config_is_named(
+    tree: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    short = {"trainer_cfg__total_iter": 3}
+    run(tree, tmp_path, **short)
+    caplog.clear()
+    run(tree, tmp_path, resume="auto", scheduler_cfg__milestones=[4])
+    assert "its schedule goes on with" not in caplog.text
+    run(tree, tmp_path / "other", **short)
+    run(tree, tmp_path / "other", resume="auto", scheduler_cfg__milestones=[5, 6])
+    assert "its schedule goes on with milestones [4]; the config says otherwise" in caplog.text
+
+
+def test_a_stored_schedule_that_ends_too_early_is_an_error(tree: Path, tmp_path: Path) -> None:
+    def schedule(steps: int) -> dict[str, Any]:
+        return {"scheduler_cfg": {"scheduler": "OneCycleLR", "max_lr": 0.1, "total_steps": steps}}
+
+    run(tree, tmp_path, trainer_cfg__total_iter=2, **schedule(2))
+    with pytest.raises(CheckpointError, match="its schedule ends after 2 steps"):
+        run(tree, tmp_path, resume="auto", trainer_cfg__total_iter=4, **schedule(4))
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_number_of_workers_changes_nothing(tree: Path, tmp_path: Path, workers: int) -> None:
     expected = run(tree, tmp_path / "none", trainer_cfg__total_iter=3)
