@@ -43,13 +43,13 @@ class Distances:
 
     Args:
         embeddings: `[n, c, p]` (or `[n, c]`: one part), any float type; an array, also memory-mapped, or a tensor on
-            any device. Half precision is cast up before anything is computed.
+            any device. They are taken as float32, half precision cast up, before anything is computed.
         metric: "euc" or "cos".
         device: where the products run; the CPU if the device has no double precision.
         memory: bytes that all chunks together may take beyond the embeddings.
 
     Raises:
-        ValueError: unknown metric, wrong shape, nothing in it, or values that are not finite.
+        ValueError: unknown metric, wrong shape, nothing in it, no numbers, or values that are not finite in float32.
     """
 
     def __init__(
@@ -68,6 +68,8 @@ class Distances:
                 f"embeddings have shape {list(embeddings.shape)}; expected [n, c, p]: "
                 "n sequences, c channels, p parts, none of them 0"
             )
+        if not isinstance(embeddings, Tensor) and embeddings.dtype.kind not in "biuf":
+            raise ValueError(f"embeddings are of type {embeddings.dtype}; expected floats")
         if memory <= 0:
             raise ValueError(f"memory is {memory} bytes; expected a positive number")
         self._embeddings = embeddings
@@ -155,13 +157,18 @@ class Distances:
     def _check_finite(self) -> None:
         bad: list[int] = []
         for span in self._spans():
-            rows = self._embeddings[span]
-            finite = torch.isfinite(rows) if isinstance(rows, Tensor) else torch.from_numpy(np.isfinite(rows))
+            # As float32, which is what gets compared: a larger number would be infinite there.
+            if isinstance(self._embeddings, Tensor):
+                finite = torch.isfinite(self._embeddings[span].to(torch.float32))
+            else:
+                with np.errstate(over="ignore"):
+                    finite = torch.from_numpy(np.isfinite(np.asarray(self._embeddings[span], dtype=np.float32)))
             bad += [span.start + int(i) for i in torch.nonzero(~finite.flatten(1).all(dim=1)).flatten()]
         if bad:
             raise ValueError(
                 f"embeddings of {len(bad)} of {len(self)} sequences hold NaN or infinite values, the first at index "
-                f"{bad[0]}; expected finite numbers. The network diverged, or overflowed in half precision."
+                f"{bad[0]}; expected numbers that are finite in float32. The network diverged, or overflowed in half "
+                "precision."
             )
 
     def _mean(self) -> Tensor:

@@ -37,7 +37,7 @@ class Evaluation:
     """The outcome of one test.
 
     Attributes:
-        figures: percent by the reference implementation's tags, rounded where the published numbers are.
+        figures: percent (`mIOU`: a fraction) by the reference implementation's tags, rounded where published ones are.
         exact: the same without rounding.
         tables: each measure by condition and probe view, rounded as `figures`.
         protocol: full name: data set, gallery, view rule, metric, re-ranked or not, official or not.
@@ -95,7 +95,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Figures in percent under the reference implementation's tags; see `run_protocol` for the arguments and errors.
 
-    Functions that write a submission return its path under `submission`.
+    Functions that write a submission return its path under `submission`; `mIOU` is a fraction, as published.
     """
     evaluation = run_protocol(
         eval_func,
@@ -201,11 +201,11 @@ def run_protocol(
 
 
 def _only_embeddings(features: Embeddings | Mapping[str, Embeddings]) -> Embeddings:
-    if not isinstance(features, Mapping):
-        return features
-    if "embeddings" not in features:
-        raise ValueError(f"no 'embeddings' among the inference features; found: {', '.join(sorted(features))}")
-    return features["embeddings"]
+    if isinstance(features, Mapping):
+        if "embeddings" not in features:
+            raise ValueError(f"no 'embeddings' among the inference features; found: {', '.join(sorted(features))}")
+        features = features["embeddings"]
+    return features if isinstance(features, torch.Tensor) else np.asarray(features)
 
 
 def _submit(

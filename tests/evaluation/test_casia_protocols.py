@@ -97,6 +97,7 @@ def test_order_scale_chunks_and_type_do_not_matter(cross_view: bool, metric: str
     assert run_protocol(INDOOR, embeddings[order], *shuffled, **options).exact == pytest.approx(expected)
     assert run_protocol(INDOOR, embeddings, labels, types, views, memory=50_000, **options).exact == expected
     assert run_protocol(INDOOR, embeddings * 8, labels, types, views, **options).exact == expected
+    assert run_protocol(INDOOR, embeddings.tolist(), labels, types, views, **options).exact == expected
     tensor = torch.from_numpy(embeddings).double()
     assert run_protocol(INDOOR, tensor, labels, types, views, device="cpu", **options).exact == expected
     if metric == "cos":

@@ -116,10 +116,18 @@ def test_bad_input_is_refused(embeddings: NDArray[np.float32]) -> None:
         Distances(embeddings[0, 0], "euc")
     with pytest.raises(ValueError, match=r"expected \[n, c, p\]"):
         Distances(embeddings[:0], "euc")
-    for bad in (np.nan, np.inf):
-        embeddings[4, 0, 0] = bad
-        with pytest.raises(ValueError, match=r"1 of 23 sequences .* index 4"):
-            Distances(embeddings, "euc")
+    with pytest.raises(ValueError, match=r"of type <U.*expected floats"):
+        Distances(embeddings.astype(str), "euc")
+    wide = embeddings.astype(np.float64)
+    for bad in (np.nan, np.inf, -1e300, 1e39):  # the last two are finite in double precision only
+        wide[4, 0, 0] = bad
+        for given in (wide, torch.from_numpy(wide)):
+            with pytest.raises(ValueError, match=r"1 of 23 sequences .* index 4"):
+                Distances(given, "euc")
+    with np.errstate(over="ignore"):
+        narrow = wide.astype(np.float16)
+    with pytest.raises(ValueError, match=r"1 of 23 sequences .* index 4"):
+        Distances(narrow, "cos")
 
 
 @pytest.mark.gpu
