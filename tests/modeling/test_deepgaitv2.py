@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from golden import Case, check_probe, ellipses, fill_probe
@@ -109,6 +110,16 @@ def test_convolution_over_frames_equals_one_sequence_at_a_time() -> None:
         runs = [torch.randn(1, 2, length, 4, 3, dtype=torch.float64) for length in (1, 4, 2)]
         packed = layer(torch.cat(runs, 2), torch.tensor([[1, 4, 2]], dtype=torch.int32))
         torch.testing.assert_close(packed, torch.cat([layer(run) for run in runs], 2))
+
+
+def test_lengths_of_packed_sequences_are_checked() -> None:
+    convolution = SequenceConv3d(2, 3, (3, 1, 1), padding=(1, 0, 0))
+    x = torch.randn(1, 2, 6, 4, 4)
+    torch.testing.assert_close(convolution(x, np.array([[2, 4]])), convolution(x, torch.tensor([[2, 4]])))
+    with pytest.raises(ValueError, match=r"seqL \[2, 3\] does not cut 6 frames"):
+        convolution(x, torch.tensor([[2, 3]]))
+    with pytest.raises(ValueError, match="one row, found 2 rows"):
+        convolution(torch.cat([x, x]), torch.tensor([[2, 4]]))
 
 
 def test_a_temporal_stride_refuses_packed_sequences() -> None:

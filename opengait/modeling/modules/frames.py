@@ -84,7 +84,7 @@ class PackSequenceWrapper(nn.Module):
             return self.pooling_func(seqs, seqL, **options)
         if seqL is None:
             return self.pooling_func(seqs, **options)
-        lengths = _checked_lengths(seqs, seqL, dim)
+        lengths = checked_lengths(seqs, seqL, dim)
         pooled = [self.pooling_func(run, **options) for run in seqs.split(lengths.tolist(), dim)]
         if isinstance(pooled[0], tuple):
             return [torch.cat(members) for members in zip(*pooled, strict=True)]
@@ -109,15 +109,20 @@ def frame_max(x: Tensor, seqL: Tensor | None = None, dim: int = 2) -> Tensor:
         needs_grad = torch.is_grad_enabled() and x.requires_grad
         values = rows.max(1).values if needs_grad else rows.amax(1)  # amax is ten times faster, its gradient slower
     else:
-        lengths = _checked_lengths(x, seqL, dim)
+        lengths = checked_lengths(x, seqL, dim)
         values = _SegmentMax.apply(rows[0], lengths)
     back = [1 + others.index(axis) for axis in range(1, x.ndim) if axis != dim]
     return values.unflatten(1, sizes).permute(0, *back)
 
 
-def _checked_lengths(x: Tensor, seqL: Tensor, dim: int) -> Tensor:
-    """Lengths [n] on the device of `x`. What they add up to is checked where that costs no synchronisation."""
-    lengths = torch.as_tensor(seqL).reshape(-1)
+def checked_lengths(x: Tensor, seqL: Tensor, dim: int = 2) -> Tensor:
+    """Lengths int64 [n] on the device of `x`, whose axis `dim` they cut.
+
+    Raises:
+        ValueError: packed sequences in more than one row; where that costs no synchronisation also lengths that do not
+            add up to the frames.
+    """
+    lengths = torch.as_tensor(seqL).reshape(-1).long()
     if x.shape[0] != 1:
         raise ValueError(
             f"packed sequences lie in one row, found {x.shape[0]} rows; for rows of one length pass seqL=None"

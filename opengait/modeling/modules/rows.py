@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from opengait.modeling.modules.frames import frame_max
+from opengait.modeling.modules.frames import checked_lengths, frame_max
 
 
 class EqualLengths:
@@ -101,13 +101,7 @@ def layout(x: Tensor, seqL: Tensor | None, gap: int, stride: int = 1, least: int
     """
     if seqL is None:
         return EqualLengths(least)
-    lengths = torch.as_tensor(seqL).reshape(-1).long()
-    if x.shape[0] != 1:
-        raise ValueError(
-            f"packed sequences lie in one row, found {x.shape[0]} rows; for rows of one length pass seqL=None"
-        )
-    if lengths.device.type == "cpu" and (int(lengths.sum()) != x.shape[2] or int(lengths.min()) < 1):
-        raise ValueError(f"seqL {lengths.tolist()} does not cut {x.shape[2]} frames into sequences of at least one")
+    lengths = checked_lengths(x, seqL)
     if len(lengths) == 1:
         return EqualLengths(least)
-    return GappedRow(lengths.to(x.device), x.shape[2], gap, stride, least)
+    return GappedRow(lengths, x.shape[2], gap, stride, least)

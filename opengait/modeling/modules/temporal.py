@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from opengait.modeling.modules.frames import checked_lengths
+
 
 class SequenceConv3d(nn.Conv3d):
     """A 3-D convolution over frames, height and width that also takes sequences packed end to end; keys of Conv3d.
@@ -18,7 +20,7 @@ class SequenceConv3d(nn.Conv3d):
         """[n, c_in, s, h, w], or packed [1, c_in, sum of lengths, h, w] with `seqL` [1, n] -> [., c_out, s', h', w'].
 
         Raises:
-            ValueError: packed sequences in more than one row, or a convolution that changes their lengths.
+            ValueError: as `checked_lengths`, or a convolution that changes the lengths of packed sequences.
         """
         if seqL is None or self.kernel_size[0] == 1:
             return super().forward(x)
@@ -28,22 +30,13 @@ class SequenceConv3d(nn.Conv3d):
                 f"a convolution over frames of kernel {self.kernel_size[0]}, stride {self.stride[0]} and padding "
                 f"{padding} changes the lengths of packed sequences; give it sequences of one length (seqL=None)"
             )
-        places = gapped_places(x, seqL, padding)
-        spaced = x.new_zeros(*x.shape[:2], x.shape[2] + padding * (seqL.numel() - 1), *x.shape[3:])
+        lengths = checked_lengths(x, seqL)
+        places = gapped_places(lengths, x.shape[2], padding)
+        spaced = x.new_zeros(*x.shape[:2], x.shape[2] + padding * (len(lengths) - 1), *x.shape[3:])
         return super().forward(spaced.index_copy(2, places, x)).index_select(2, places)
 
 
-def gapped_places(x: Tensor, seqL: Tensor, gap: int) -> Tensor:
-    """Where the frames of packed sequences [1, c, S, ...] come to lie with `gap` frames between sequences; int64 [S].
-
-    Raises:
-        ValueError: packed sequences in more than one row.
-    """
-    if x.shape[0] != 1:
-        raise ValueError(
-            f"packed sequences lie in one row, found {x.shape[0]} rows; for rows of one length pass seqL=None"
-        )
-    lengths = seqL.reshape(-1).to(x.device)
-    frames = x.shape[2]
-    number = torch.arange(len(lengths), device=x.device)
-    return torch.arange(frames, device=x.device) + gap * number.repeat_interleave(lengths, output_size=frames)
+def gapped_places(lengths: Tensor, frames: int, gap: int) -> Tensor:
+    """Where packed frames, the sum of the lengths [n], lie with `gap` frames between sequences; int64 [frames]."""
+    number = torch.arange(len(lengths), device=lengths.device)
+    return torch.arange(frames, device=lengths.device) + gap * number.repeat_interleave(lengths, output_size=frames)
