@@ -28,6 +28,7 @@ GENERATOR_VERSION = 1
 
 TYPES = (*(f"nm-{number:02d}" for number in range(1, 7)), "bg-01", "bg-02", "cl-01", "cl-02")
 PARTITION_FILE, SETTINGS_FILE = "partition.json", "synthesis.json"
+_UNFINISHED = ".opengait-unfinished-"
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def synthesize(
     _claim(out, settings)
     results = list(_run(tasks, workers, progress))
     partition = out / PARTITION_FILE
-    _write(partition, json.dumps({"TRAIN_SET": train, "TEST_SET": test}, indent=2).encode() + b"\n")
+    _write(out, partition, json.dumps({"TRAIN_SET": train, "TEST_SET": test}, indent=2).encode() + b"\n")
     return SynthesisReport(
         out=out,
         partition=partition,
@@ -216,7 +217,7 @@ def _numbers(tasks: list[_Task]) -> list[str]:
 
 def _make(task: _Task) -> _Result:
     """One walk: rendered unless all its files are there."""
-    _, settings, index, subject, kind = task
+    out, settings, index, subject, kind = task
     paths = {
         view: [folder / name for name in file_names(settings.modalities, folder)]
         for view, folder in _folders(task).items()
@@ -230,20 +231,25 @@ def _make(task: _Task) -> _Result:
         arrays = rendered.views[view]
         files[0].parent.mkdir(parents=True, exist_ok=True)
         for path, array in zip(files, arrays, strict=True):
-            _write(path, pickle.dumps(array, protocol=4))
+            _write(out, path, pickle.dumps(array, protocol=4))
         frames += len(arrays[0])
     return _Result(name, len(paths), frames, rendered.source)
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Under a temporary name first: a file that has its name is whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+def _write(out: Path, path: Path, content: bytes) -> None:
+    """Under a temporary name first: a file that has its name is whole.
+
+    The temporary file lies in the data set's top folder, where one that a killed process left behind is in no sequence.
+    """
+    temporary = out / f"{_UNFINISHED}{os.getpid()}"
     temporary.write_bytes(content)
     temporary.replace(path)
 
 
 def _claim(out: Path, settings: Settings) -> None:
     """Marks the folder with what is made there, so that two different data sets never mix."""
+    for left_behind in out.glob(f"{_UNFINISHED}*"):
+        left_behind.unlink()
     wanted = {"generator": GENERATOR_VERSION, **settings.described()}
     marker = out / SETTINGS_FILE
     if marker.is_file():
@@ -261,4 +267,4 @@ def _claim(out: Path, settings: Settings) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists and holds something else; choose a new or empty folder")
     out.mkdir(parents=True, exist_ok=True)
-    _write(marker, json.dumps(wanted, indent=2).encode() + b"\n")
+    _write(out, marker, json.dumps(wanted, indent=2).encode() + b"\n")

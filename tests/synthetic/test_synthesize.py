@@ -63,6 +63,24 @@ def test_a_cut_off_call_goes_on_where_it_stopped(tmp_path):
     assert again.written == 2
 
 
+@pytest.mark.parametrize("replaced", [0, 3])
+def test_a_call_that_is_killed_while_it_writes_leaves_no_stray_file(tmp_path, monkeypatch, replaced):
+    whole = contents(synthesize(tmp_path / "whole", 1, workers=1, **SMALL).out)
+    replace, left = Path.replace, iter(range(replaced))
+
+    def killed(self: Path, target: Path) -> Path:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            synthesize(tmp_path / "set", 1, workers=1, **SMALL)
+    assert all(path.suffix == ".pkl" for path in (tmp_path / "set").glob("*/*/*/*"))
+    assert contents(synthesize(tmp_path / "set", 1, workers=1, **SMALL).out) == whole
+
+
 def test_two_data_sets_do_not_mix(tmp_path):
     synthesize(tmp_path / "set", 1, workers=1, **SMALL)
     with pytest.raises(ValueError, match="seed: 0 there"):
