@@ -79,9 +79,14 @@ def _median_column(body: np.ndarray) -> int:
 
 
 def _check(image: np.ndarray, size: int) -> None:
-    if size <= 0 or size % 2:
+    if not isinstance(size, (int, np.integer)) or size <= 0 or size % 2:
         raise ValueError(
-            f"size must be even and positive, found {size}: the person is centred between the two middle columns"
+            f"size must be even and positive, found {size!r}: the person is centred between the two middle columns"
+        )
+    if not isinstance(image, np.ndarray):
+        raise ValueError(
+            f"a silhouette is an array [h, w], found {type(image).__name__}; cv2.imread gives None for a file that it "
+            "cannot read"
         )
     if image.ndim != 2:
         raise ValueError(

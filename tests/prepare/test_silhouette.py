@@ -71,6 +71,9 @@ def test_median_at_column_zero_is_dropped():
     [
         (person(), 63, "even"),
         (person(), 0, "even"),
+        (person(), 64.0, "even"),
+        (None, 64, "found NoneType; cv2.imread gives None"),
+        (person().tolist(), 64, "an array .* found list"),
         (np.zeros((240, 320, 3), np.uint8), 64, "colour"),
         (np.zeros((240, 320), np.float32), 64, "float32"),
         (np.zeros((0, 320), np.uint8), 64, "empty"),
