@@ -18,7 +18,7 @@ from opengait.config.components import (
 from opengait.config.outside import PLUGINS
 from opengait.config.problems import Report, did_you_mean
 from opengait.config.sampler import check_sampler
-from opengait.config.schema import EVAL_FUNCS, SECTIONS, DataSection, EvaluatorSection, Section, TrainerSection
+from opengait.config.schema import SECTIONS, DataSection, EvaluatorSection, Section, TrainerSection
 from opengait.config.source import Node
 from opengait.config.typed import check_model, show
 
@@ -164,13 +164,15 @@ def _check_eval_func(node: Node, report: Report) -> None:
     chosen = node.value.get("eval_func")
     if chosen is None or not isinstance(chosen.value, str):
         return
-    known: tuple[str, ...] = eval_funcs()
+    from opengait.evaluation import eval_funcs
+
+    known = eval_funcs()
     own = node.value.get("protocol")
     if own is not None and isinstance(own.value, str):
         from opengait.evaluation.protocol import read_protocols
 
         try:
-            known = tuple(one.eval_func for one in read_protocols(Path(own.value)).protocols)
+            known = [one.eval_func for one in read_protocols(Path(own.value)).protocols]
         except ValueError as error:
             report.problem(own, "evaluator_cfg.protocol", str(error))
             return
@@ -179,11 +181,3 @@ def _check_eval_func(node: Node, report: Report) -> None:
     if chosen.value not in known:
         message = f"unknown evaluation function '{chosen.value}'{did_you_mean(chosen.value, known)}"
         report.problem(chosen, "evaluator_cfg.eval_func", f"{message}; known: {', '.join(known)}")
-
-
-def eval_funcs() -> tuple[str, ...]:
-    """Names that eval_func may have: those that the evaluation room offers, else the reference's list."""
-    import opengait.evaluation as evaluation
-
-    offered = getattr(evaluation, "eval_funcs", None)
-    return tuple(offered()) if offered is not None else EVAL_FUNCS

@@ -20,19 +20,6 @@ SECTIONS = (
     "evaluator_cfg",
 )
 
-EVAL_FUNCS = (
-    "evaluate_indoor_dataset",
-    "evaluate_real_scene",
-    "GREW_submission",
-    "HID_submission",
-    "evaluate_Gait3D",
-    "evaluate_segmentation",
-    "evaluate_CCPG",
-    "evaluate_FreeGait",
-    "evaluate_CCGR_MINI",
-    "evaluate_scoliosis",
-)
-
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 FolderName = Annotated[str, Field(min_length=1, pattern=r"^[^/\\]+$")]

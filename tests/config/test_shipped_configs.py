@@ -6,7 +6,6 @@ import pytest
 import yaml
 
 from opengait.config import ConfigError, load_config, schema, shipped
-from opengait.config.resolve import eval_funcs
 
 CONFIGS = shipped.find("configs")
 EXPERIMENTS = sorted(path.relative_to(CONFIGS.parent).as_posix() for path in CONFIGS.rglob("*.yaml"))
@@ -46,7 +45,3 @@ def test_a_backbone_is_bound_to_its_class():
     said = str(caught.value)
     assert "model_cfg.backbone_cfg: unknown key 'channel' for ResNet9 (did you mean 'channels'?)" in said
     assert "model_cfg.SeparateFCs: missing" in said
-
-
-def test_evaluation_functions_include_those_of_the_field():
-    assert "evaluate_indoor_dataset" in eval_funcs()
