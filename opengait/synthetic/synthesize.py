@@ -132,7 +132,7 @@ def synthesize(
         if train_subjects is not None:
             raise ValueError("an unlabelled collection is all for training: leave train_subjects out")
         train, test = _numbers(tasks), []
-    _claim(out, settings)
+    _claim(out, settings, len(names))
     results = list(_run(tasks, workers, progress))
     partition = out / PARTITION_FILE
     _write(out, partition, json.dumps({"TRAIN_SET": train, "TEST_SET": test}, indent=2).encode() + b"\n")
@@ -246,11 +246,15 @@ def _write(out: Path, path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
-def _claim(out: Path, settings: Settings) -> None:
+def _claim(out: Path, settings: Settings, subjects: int) -> None:
     """Marks the folder with what is made there, so that two different data sets never mix."""
     for left_behind in out.glob(f"{_UNFINISHED}*"):
         left_behind.unlink()
     wanted = {"generator": GENERATOR_VERSION, **settings.described()}
+    if (
+        settings.modalities == UNLABELLED
+    ):  # its folders do not say whose they are, so fewer subjects cannot be picked out
+        wanted["subjects"] = subjects
     marker = out / SETTINGS_FILE
     if marker.is_file():
         try:

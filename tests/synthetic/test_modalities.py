@@ -175,6 +175,12 @@ def test_an_unlabelled_collection_has_no_training_subjects_to_choose(tmp_path):
     assert not (tmp_path / "set").exists()
 
 
+def test_an_unlabelled_collection_of_fewer_subjects_needs_another_folder(sets):
+    with pytest.raises(ValueError, match="subjects: 2 there"):
+        synthesize(sets["crowd"], 1, modalities=("unlabelled",), **SMALL)
+    assert synthesize(sets["crowd"], 2, modalities=("unlabelled",), **SMALL).written == 0
+
+
 def test_different_modalities_do_not_mix_in_one_folder(sets):
     with pytest.raises(ValueError, match="modalities"):
         synthesize(sets["plain"], 2, modalities=("casiab*",), **SMALL)
