@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from opengait.data.dataset import GaitDataset
-from opengait.data.loader import test_loader
+from opengait.data.loader import BatchLoader, test_loader
 from opengait.data.transforms import build_transforms
 from opengait.engine.distributed import on_main, rank, world_size
 from opengait.engine.inference import Reduce, default_frames_per_batch, embed
@@ -47,23 +47,25 @@ class Evaluator:
         self.precision = Precision(precision_name(self.cfg, device), device)
         self.test_name = config["data_cfg"].get("test_dataset_name") or config["data_cfg"]["dataset_name"]
         self.frames_per_batch = self.cfg.get("frames_per_batch") or default_frames_per_batch(device)
+        self._loader: BatchLoader | None = None
 
     def embed(self, model: nn.Module) -> dict[str, np.ndarray] | None:
         """Features by sequence index, on the main process."""
-        loader = test_loader(
-            self.dataset,
-            self.cfg["sampler"],
-            frames_per_batch=self.frames_per_batch,
-            rank=rank(),
-            world_size=world_size(),
-            num_workers=self.config["data_cfg"].get("num_workers", 0),
-            pin_memory=self.device.type == "cuda",
-            transforms=None if getattr(model, "transforms_itself", False) else self.transforms,
-        )
+        if self._loader is None:  # kept, so that tests in the middle of training repeat none of its notices
+            self._loader = test_loader(
+                self.dataset,
+                self.cfg["sampler"],
+                frames_per_batch=self.frames_per_batch,
+                rank=rank(),
+                world_size=world_size(),
+                num_workers=self.config["data_cfg"].get("num_workers", 0),
+                pin_memory=self.device.type == "cuda",
+                transforms=None if getattr(model, "transforms_itself", False) else self.transforms,
+            )
         try:
             return embed(
                 model,
-                loader,
+                self._loader,
                 self.transforms,
                 len(self.dataset),
                 device=self.device,
@@ -71,7 +73,7 @@ class Evaluator:
                 reduce=self._reduce(),
             )
         finally:
-            loader.close()
+            self._loader.close()
 
     def _reduce(self) -> Reduce | None:
         """How features that have a row a frame become rows of sequences; None where the protocol ranks embeddings."""

@@ -222,9 +222,13 @@ def test_too_many_bad_steps_in_a_row_end_the_run(tree: Path, tmp_path: Path) -> 
     assert [iteration for iteration, _ in list_checkpoints(*_where(tree, tmp_path))] == [3]
 
 
-def test_a_test_in_between_does_not_change_training(tree: Path, tmp_path: Path) -> None:
+def test_a_test_in_between_does_not_change_training(
+    tree: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     expected = run(tree, tmp_path / "without")
-    found = run(tree, tmp_path / "with", trainer_cfg__with_test=True)
+    with caplog.at_level(logging.INFO, logger="opengait"):
+        found = run(tree, tmp_path / "with", trainer_cfg__with_test=True)
+    assert caplog.text.count("batch_size 1 is ignored") == 1
     assert_same_checkpoints(found.checkpoint, expected.checkpoint)
     assert found.figures
     names = sorted(path.name for path in (found.folder / "results").glob("*.json"))
