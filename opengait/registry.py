@@ -76,7 +76,7 @@ class Registry:
         return sorted({*self._modules, *self._entries})
 
     def __contains__(self, name: object) -> bool:
-        return name in self._modules or name in self._entries
+        return isinstance(name, str) and (name in self._modules or name in self._entries)
 
     def get(self, name: str) -> Callable[..., Any]:
         """The class of that name, imported now if it is a built-in.
@@ -85,7 +85,7 @@ class Registry:
             UnknownNameError: no such name; the message says the nearest.
         """
         if name not in self:
-            near = nearest(name, self.names())
+            near = nearest(str(name), self.names())
             hint = f" (did you mean '{near}'?)" if near else ""
             raise UnknownNameError(f"unknown {self.kind} '{name}'{hint}; known: {', '.join(self.names())}")
         if name not in self._entries:

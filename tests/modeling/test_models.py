@@ -165,6 +165,8 @@ def changed(model_cfg: dict[str, Any], **keys: Any) -> dict[str, Any]:
     [
         ({}, "needs 'model', one of Baseline, DeepGaitV2"),
         ({"model": "GaitSett"}, "did you mean 'GaitSet'"),
+        ({"model": None}, "unknown model 'None'; known: Baseline"),
+        ({"model": ["GaitSet"]}, "unknown model .*GaitSet.*; known: Baseline"),
         ({"model": "GaitSet"}, "in_channels: missing\n  SeparateFCs: missing"),
         (changed(GAITSET, bin_nums=[1]), r"bin_nums: unknown key \(did you mean 'bin_num'\?\)"),
         (
