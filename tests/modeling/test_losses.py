@@ -11,9 +11,10 @@ import torch
 from golden import check_info, close_to_peak, uniform
 from torch import Tensor
 
-from opengait.modeling.losses import BaseLoss, LossAggregator
+from opengait.modeling.losses import BaseLoss, LossAggregator, aggregator
 from opengait.modeling.losses.cross_entropy import CrossEntropyLoss
 from opengait.modeling.losses.triplet import TripletLoss
+from opengait.registry import Registry
 
 Shared = Callable[[str], Path]
 
@@ -245,3 +246,18 @@ def test_aggregator_refuses_bad_configuration() -> None:
         LossAggregator({"type": "TripletLoss", "margin": 0.2})
     with pytest.raises(ValueError, match="did you mean 'TripletLoss'"):
         LossAggregator({"type": "TripleLoss", "log_prefix": "triplet"})
+
+
+def test_aggregator_refuses_what_nothing_would_train(monkeypatch: pytest.MonkeyPatch) -> None:
+    class CentreLoss(BaseLoss):
+        def __init__(self, learnt: bool) -> None:
+            super().__init__()
+            self.centres = torch.nn.Parameter(torch.zeros(4, 3, 2), requires_grad=learnt)
+
+    registry = Registry("loss", {})
+    registry.register(CentreLoss)
+    monkeypatch.setattr(aggregator, "LOSSES", registry)
+    entry = {"type": "CentreLoss", "log_prefix": "centre"}
+    with pytest.raises(ValueError, match=r"CentreLoss has parameters of its own \(centres\)"):
+        LossAggregator({**entry, "learnt": True})
+    LossAggregator({**entry, "learnt": False})

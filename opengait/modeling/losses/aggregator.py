@@ -21,7 +21,8 @@ class LossAggregator(nn.Module):
         wrap: makes the callable that stands for a loss; the engine gathers and scales with it.
 
     Raises:
-        ValueError: two losses of one prefix, an unknown loss, `type` or `log_prefix` missing.
+        ValueError: two losses of one prefix, an unknown loss, `type` or `log_prefix` missing, a loss with parameters
+            to be learnt.
     """
 
     def __init__(
@@ -44,6 +45,11 @@ class LossAggregator(nn.Module):
                 raise ValueError(f"loss_cfg: two losses have the log_prefix '{prefix}'; give each its own")
             arguments = {key: value for key, value in entry.items() if key not in ("type", "log_prefix")}
             loss = LOSSES.get(entry["type"])(**arguments)
+            if learnt := [name for name, parameter in loss.named_parameters() if parameter.requires_grad]:
+                raise ValueError(
+                    f"loss_cfg: {entry['type']} has parameters of its own ({', '.join(learnt)}), which nothing would "
+                    "train or save; put them into the network and hand them over in training_feat"
+                )
             self.losses[prefix] = loss
             self._weights[prefix] = loss.loss_term_weight
             self._calls[prefix] = wrap(loss) if wrap is not None else loss
