@@ -71,7 +71,8 @@ class Audit:
     def derived(self, name: str, change: Callable[[Frames], Frames]) -> Path:
         """A copy of the plain data set with every sequence changed."""
         source, target = self.out / "data" / "both", self.out / "data" / name
-        if (target / "partition.json").is_file():
+        partition, made = source / "partition.json", target / "partition.json"
+        if made.is_file() and made.read_bytes() == partition.read_bytes():
             return target
         for path in sorted(source.glob("*/*/*/*.pkl")):
             with path.open("rb") as file:
@@ -79,7 +80,7 @@ class Audit:
             copy = target / path.relative_to(source)
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(pickle.dumps(frames, protocol=4))
-        (target / "partition.json").write_bytes((source / "partition.json").read_bytes())
+        made.write_bytes(partition.read_bytes())
         return target
 
     def config(self, name: str, data: Path) -> Config:
