@@ -168,7 +168,7 @@ def learning_rate(optimizer: Optimizer) -> float:
 
 def load_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     """Moments and rates of a stored optimiser; how a step is computed (fused or not) stays this run's choice."""
-    own = [{key: group.get(key) for key in ("fused", "foreach")} for group in optimizer.param_groups]
-    optimizer.load_state_dict(dict(state))
-    for group, choice in zip(optimizer.param_groups, own, strict=True):
-        group.update({key: value for key, value in choice.items() if key in group})
+    own = [{key: group[key] for key in ("fused", "foreach") if key in group} for group in optimizer.param_groups]
+    # Told before it loads: where a fused step counts its steps is on the device, else on the host.
+    groups = [{**group, **choice} for group, choice in zip(state["param_groups"], own, strict=True)]
+    optimizer.load_state_dict({**state, "param_groups": groups})

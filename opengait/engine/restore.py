@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RESUME_CHOICES = ("no", "auto")
+# How an optimiser computes, which files of older versions of torch do not say.
+NOT_SETTINGS = {"capturable", "decoupled_weight_decay", "differentiable", "foreach", "fused", "maximize"}
 
 
 def restore(trainer: Trainer, resume: str) -> None:
@@ -91,19 +93,18 @@ def _restore_hint(trainer: Trainer, hint: int | str) -> None:
 
 
 def _restore_moments(trainer: Trainer, state: Mapping[str, Any], path: str | Path, *, schedule: bool) -> None:
-    """Optimiser and, if wanted, schedule; a fresh schedule starts from the config's learning rates."""
-    fresh: list[dict[str, Any]] = [
-        {key: group[key] for key in ("lr", "initial_lr") if key in group} for group in trainer.optimizer.param_groups
-    ]
+    """Optimiser and, if wanted, schedule; with a fresh schedule, of the optimiser only what it keeps per parameter."""
+    fresh = [dict(group) for group in trainer.optimizer.param_groups]
     stored = state.get("optimizer")
     if stored is None:
         logger.warning("%s holds no optimiser state; it starts afresh", path)
     else:
         _check_moments(trainer, stored, path)
         load_optimizer(trainer.optimizer, stored)
-        for group, rates in zip(trainer.optimizer.param_groups, fresh, strict=True):
-            if not schedule:
-                group.update(rates)
+        for group, settings in zip(trainer.optimizer.param_groups, fresh, strict=True):
+            if not schedule:  # rates and betas are where the stored schedule had brought them
+                group.clear()
+                group.update(settings)
     if schedule:
         _restore_schedule(trainer, state, path)
     else:
@@ -153,6 +154,10 @@ def _check_moments(trainer: Trainer, stored: Mapping[str, Any], path: str | Path
         raise CheckpointError(
             f"{path}: its optimiser has groups of {sizes} parameters, this run's has {own_sizes}; {advice}"
         )
+    needed = trainer.optimizer.defaults.keys() - NOT_SETTINGS
+    if missing := sorted({key for group in stored["param_groups"] for key in needed if key not in group}):
+        solver = type(trainer.optimizer).__name__
+        raise CheckpointError(f"{path}: its optimiser is no {solver}, it has no {', '.join(missing)}; {advice}")
     numbers = [number for group in stored["param_groups"] for number in group["params"]]
     parameters = [parameter for group in groups for parameter in group["params"]]
     for number, parameter in zip(numbers, parameters, strict=True):

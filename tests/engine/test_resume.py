@@ -173,6 +173,29 @@ def test_weights_alone_are_no_run_to_resume(tree: Path, tmp_path: Path) -> None:
         run(tree, tmp_path, resume="auto")
 
 
+def test_an_optimiser_of_another_kind_is_an_error_before_the_first_iteration(tree: Path, tmp_path: Path) -> None:
+    done = run(tree, tmp_path, trainer_cfg__total_iter=1)
+    other = {"trainer_cfg__restore_hint": str(done.checkpoint), "optimizer_cfg": {"solver": "SGD", "lr": 0.01}}
+    with pytest.raises(CheckpointError, match="no SGD, it has no dampening, momentum, nesterov; set"):
+        run(tree, tmp_path / "other", **other)
+    run(tree, tmp_path / "other", trainer_cfg__optimizer_reset=True, **other)
+
+
+def test_from_a_path_the_settings_of_the_optimiser_are_those_of_the_config(tree: Path, tmp_path: Path) -> None:
+    cycle = {"scheduler": "OneCycleLR", "max_lr": 0.1, "total_steps": 3}  # moves the betas too
+    done = run(tree, tmp_path, trainer_cfg__total_iter=3, scheduler_cfg=cycle)
+    solver = {"solver": "Adam", "lr": 0.02, "weight_decay": 0.1, "betas": [0.8, 0.9]}
+    config = tiny_config(
+        tree, **{**CHANGES, "trainer_cfg__restore_hint": str(done.checkpoint), "optimizer_cfg": solver}
+    )
+    trainer = Trainer(config, tmp_path / "other", device=CPU)
+    (group,) = trainer.optimizer.param_groups
+    assert (group["lr"], group["weight_decay"], list(group["betas"])) == (0.02, 0.1, [0.8, 0.9])
+    assert "max_lr" not in group
+    assert trainer.optimizer.state_dict()["state"]
+    assert trainer.fit().iteration == 7
+
+
 def test_a_stored_schedule_that_differs_from_the_config_is_named(
     tree: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -131,3 +131,10 @@ def test_a_restored_optimiser_keeps_this_runs_way_of_stepping() -> None:
     assert plain.param_groups[0]["lr"] == 0.1
     assert not plain.param_groups[0]["fused"]
     assert fused.param_groups[0]["fused"]
+    net(torch.ones(1, 2)).sum().backward()
+    plain.step()
+    stored = plain.state_dict()
+    stored["state"] = {key: {**one, "step": one["step"].double()} for key, one in stored["state"].items()}
+    load_optimizer(fused, stored)
+    # A plain step's counter would be left as it came; a fused one's is brought to type and device of the kernel.
+    assert {one["step"].dtype for one in fused.state.values()} == {torch.float32}
