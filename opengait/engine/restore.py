@@ -130,6 +130,12 @@ def _restore_schedule(trainer: Trainer, state: Mapping[str, Any], path: str | Pa
 def _check_schedule(trainer: Trainer, stored: Mapping[str, Any], path: str | Path) -> None:
     """A schedule that is restored brings its settings along: those of the config that differ have no effect."""
     own = trainer.scheduler.state_dict()
+    # Private ones differ between versions of torch.
+    if missing := sorted(key for key in own if key not in stored and not key.startswith("_")):
+        raise CheckpointError(
+            f"{path}: its schedule is no {type(trainer.scheduler).__name__}, it has no {', '.join(missing)}; "
+            "to train on with another schedule, give the path as restore_hint"
+        )
     steps = stored.get("total_steps")
     if isinstance(steps, int) and steps < trainer.total_iter:
         raise CheckpointError(

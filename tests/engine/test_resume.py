@@ -209,13 +209,15 @@ def test_a_stored_schedule_that_differs_from_the_config_is_named(
     assert "its schedule goes on with milestones [4]; the config says otherwise" in caplog.text
 
 
-def test_a_stored_schedule_that_ends_too_early_is_an_error(tree: Path, tmp_path: Path) -> None:
+def test_a_stored_schedule_that_cannot_go_on_is_an_error(tree: Path, tmp_path: Path) -> None:
     def schedule(steps: int) -> dict[str, Any]:
         return {"scheduler_cfg": {"scheduler": "OneCycleLR", "max_lr": 0.1, "total_steps": steps}}
 
     run(tree, tmp_path, trainer_cfg__total_iter=2, **schedule(2))
     with pytest.raises(CheckpointError, match="its schedule ends after 2 steps"):
         run(tree, tmp_path, resume="auto", trainer_cfg__total_iter=4, **schedule(4))
+    with pytest.raises(CheckpointError, match="its schedule is no MultiStepLR, it has no gamma, milestones; to train"):
+        run(tree, tmp_path, resume="auto", trainer_cfg__total_iter=4)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
