@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+if TYPE_CHECKING:
+    from opengait.engine.class_shards import ClassShards
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +31,8 @@ def precision_name(engine_cfg: Mapping[str, Any], device: torch.device) -> str:
     if asked is not None:
         if asked not in DTYPES:
             raise ValueError(f"precision {asked!r}: expected one of {', '.join(DTYPES)}")
+        if asked == "bf16" and not has_fast_bf16(device):
+            logger.warning("precision: bf16 is emulated on this CPU, many times slower than fp32")
         return str(asked)
     if not engine_cfg.get("enable_float16", False):
         return "fp32"
@@ -35,6 +40,13 @@ def precision_name(engine_cfg: Mapping[str, Any], device: torch.device) -> str:
         return "fp16"
     logger.info("enable_float16 has no effect on a CPU: computing in fp32 (precision: bf16 or fp16 would force it)")
     return "fp32"
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 by itself; CPUs without such instructions emulate it."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) if torch.backends.mkldnn.is_available() else False
 
 
 class Precision:
@@ -48,6 +60,9 @@ class Precision:
         training: fp16 training scales the loss (`torch.amp.GradScaler`), testing never does.
         clip_grad_norm: largest norm of all gradients together; None leaves them.
         scaler_options: arguments for the scaler, such as `init_scale`.
+
+    Attributes:
+        shards: the parameters of which this process has a part, where there are such.
     """
 
     def __init__(
@@ -62,6 +77,7 @@ class Precision:
         self.name = name
         self.device = device
         self.clip_grad_norm = clip_grad_norm
+        self.shards: ClassShards | None = None
         self.scaler: torch.amp.GradScaler | None = None
         if training and name == "fp16":
             self.scaler = torch.amp.GradScaler(device.type, **(scaler_options or {}))
@@ -98,6 +114,8 @@ class Precision:
             self._clip(optimizer)
             optimizer.step()
             return True
+        if self.shards is not None:
+            self.shards.spread_overflow()
         ran: list[bool] = []
         handle = optimizer.register_step_post_hook(lambda *_: ran.append(True))
         if self.clip_grad_norm is not None:
@@ -110,8 +128,10 @@ class Precision:
 
     def _clip(self, optimizer: Optimizer) -> None:
         if self.clip_grad_norm is not None:
+            gradients = _gradients(optimizer)
+            norm = self.shards.total_norm(gradients) if self.shards else torch.nn.utils.get_total_norm(gradients)
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, self.clip_grad_norm)
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.clip_grad_norm, norm)
 
     def state_dict(self) -> dict[str, Any]:
         """The scaler's state, empty without one."""

@@ -40,6 +40,16 @@ def test_fp16_on_a_cpu_is_said_once_and_a_wrong_name_is_an_error(caplog: pytest.
         precision_name({"precision": "tf32"}, CPU)
 
 
+def test_a_cpu_that_emulates_bf16_is_warned_about(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for fast in (True, False):
+        monkeypatch.setattr("opengait.engine.precision.has_fast_bf16", lambda device, fast=fast: fast)
+        caplog.clear()
+        precision_name({"precision": "bf16"}, CPU)
+        assert bool(caplog.records) is not fast
+
+
 def test_autocast_reaches_the_forward_pass() -> None:
     x, layer = torch.randn(2, 3), nn.Linear(3, 2)
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
