@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from opengait.synthetic import synthesize
 KINDS, VIEWS = ("nm-01", "nm-05", "bg-01", "cl-01"), ("000", "090")
 SUBJECTS = 4
 FRAMES = (5, 6)
+PARSING_BESIDE_SMPL = ("parsing", "silhouettes", "smpl")
+MOST_CLASSES, NARROWER = 32, 8
+WIDTHS = {"channels", "in_channels", "out_channels", "lateral_dim", "hidden_dim", "layers_cfg"}
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ DATA_SETS = {
     "OUMVLP": Names(("00", "01"), ("00001", "00003"), ("00002", "00004")),
     "GREW": Names(("01", "02"), ("00001train", "00002train"), ("00001", "00002"), probe=("probe", "03")),
     "HID2022": Names(("0", "1"), ("0000", "0001"), ("0500", "0501"), probe=("probe", "2")),
+    "HID2023": Names(("0", "1"), (), ("00000", "00001"), probe=("probe", "2")),
     "Gait3D": Names(("camid0_videoid2", "camid9_videoid1"), ("0000", "0002"), ("0001", "0003"), lists_probes=True),
     "Gait3D-Parsing": Names(("camid0_videoid2", "camid9_videoid1"), ("0000", "0002"), ("0001", "0003"), None, True),
     "CASIA-E": Names(("H-scene1-nm-1", "H-scene2-nm-1", "H-scene2-bg-1", "H-scene2-cl-1"), test=("201", "202")),
@@ -54,11 +59,11 @@ def modalities_of(config: Mapping[str, Any]) -> tuple[str, ...]:
         return ("casiab*",)
     if data_cfg["dataset_name"] == "GaitLU-1M":
         return ("unlabelled",)
-    if data_cfg["dataset_name"].endswith("-Parsing"):
-        return ("parsing",)
     # A mask such as [true, false] uses one file, a list of places such as [0, 1] two.
     used = data_cfg.get("data_in_use") or [0]
     count = sum(used) if all(isinstance(one, bool) for one in used) else len(used)
+    if data_cfg["dataset_name"].endswith("-Parsing"):
+        return PARSING_BESIDE_SMPL if count == 2 else ("parsing",)
     return ("silhouettes", "smpl") if count == 2 else ("silhouettes",)
 
 
@@ -78,6 +83,21 @@ def files_before(config: Mapping[str, Any]) -> int:
     return int(used[0]) if len(used) == 1 and not isinstance(used[0], bool) else 0
 
 
+def narrow(tree: Any, key: str = "") -> Any:
+    """model_cfg with an eighth of the channels and few classes; images keep their one or three channels."""
+    if isinstance(tree, dict):
+        return {name: narrow(value, name) for name, value in tree.items()}
+    if isinstance(tree, list):
+        return [narrow(value, key) for value in tree]
+    if key == "class_num":
+        return min(tree, MOST_CLASSES)
+    if key not in WIDTHS:
+        return tree
+    if isinstance(tree, str):
+        return re.sub(r"(?<=C-)\d+", lambda found: str(int(found[0]) // NARROWER), tree)
+    return tree // NARROWER if tree > NARROWER else tree
+
+
 class GeneratedData:
     """Data sets in a folder; each is made when it is asked for the first time."""
 
@@ -93,12 +113,11 @@ class GeneratedData:
         return _entries(self.named(config["data_cfg"]["dataset_name"], modalities, size, files_before(config)))
 
     def testing(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """The same for its test; a network trained without labels is tested on CASIA-B."""
-        modalities = modalities_of(config)
-        if modalities != ("unlabelled",):
+        """The same for its test, which may be on another data set, as that of a network trained without labels is."""
+        name = config["data_cfg"]["test_dataset_name"]
+        if name == config["data_cfg"]["dataset_name"]:
             return self.training(config)
-        size = frame_size(config, "evaluator_cfg")
-        return {**_entries(self.named("CASIA-B", ("silhouettes",), size)), "test_dataset_name": "CASIA-B"}
+        return _entries(self.named(name, ("silhouettes",), frame_size(config, "evaluator_cfg")))
 
     def walkers(self, modalities: tuple[str, ...]) -> Path:
         """The walkers as they are generated."""
@@ -112,7 +131,9 @@ class GeneratedData:
         """The walkers under the names of a data set, silhouettes brought to a size, behind so many other files."""
         if name not in DATA_SETS:
             raise ValueError(f"say in DATA_SETS how {name} names its sequences; known: {', '.join(DATA_SETS)}")
-        names, source = DATA_SETS[name], self.walkers(modalities)
+        names = DATA_SETS[name]
+        together = (("parsing",), ("silhouettes", "smpl")) if modalities == PARSING_BESIDE_SMPL else (modalities,)
+        sources = [self.walkers(one) for one in together]
         key = [name.replace("*", "-star"), *modalities, *map(str, size or ()), str(before)]
         out = self.folder / "-".join(key).replace("*", "")
         if out.exists():
@@ -123,10 +144,10 @@ class GeneratedData:
             wanted.append((*names.probe, SUBJECTS - 1))
         for row, (label, kind, number) in enumerate(wanted):
             for view in VIEWS:
-                files = source / f"{number + 1:03d}" / KINDS[row % len(KINDS)] / view
+                walk = Path(f"{number + 1:03d}", KINDS[row % len(KINDS)], view)
                 folder = out / label / kind / view
                 folder.mkdir(parents=True)
-                for file in files.iterdir():
+                for file in (file for source in sources for file in (source / walk).iterdir()):
                     array = pickle.loads(file.read_bytes())
                     array = array if size is None else _resized(array, *size)
                     for place in range(before):
