@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from generated_data import GeneratedData
+from generated_data import GeneratedData, narrow
 
 from opengait import load_config
 from opengait.config import shipped
@@ -21,8 +20,6 @@ RECIPES = sorted(
     path.relative_to(CONFIGS.parent).as_posix() for path in CONFIGS.rglob("*.yaml") if path.name != "default.yaml"
 )
 CPU = torch.device("cpu")
-MOST_CLASSES, NARROWER = 32, 8
-WIDTHS = {"channels", "in_channels", "out_channels", "lateral_dim", "hidden_dim", "layers_cfg"}
 
 
 @pytest.fixture(scope="module")
@@ -36,21 +33,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def narrow(tree: Any, key: str = "") -> Any:
-    """model_cfg with an eighth of the channels and few classes; images keep their one or three channels."""
-    if isinstance(tree, dict):
-        return {name: narrow(value, name) for name, value in tree.items()}
-    if isinstance(tree, list):
-        return [narrow(value, key) for value in tree]
-    if key == "class_num":
-        return min(tree, MOST_CLASSES)
-    if key not in WIDTHS:
-        return tree
-    if isinstance(tree, str):
-        return re.sub(r"(?<=C-)\d+", lambda found: str(int(found[0]) // NARROWER), tree)
-    return tree // NARROWER if tree > NARROWER else tree
 
 
 def adapted(name: str, narrowed: bool) -> dict[str, Any]:
