@@ -59,12 +59,12 @@ def _stretch(axes: np.ndarray, direction: np.ndarray) -> np.ndarray:
     return _dot(axes[None], direction[:, None, None, None])
 
 
-def draw(polygons: np.ndarray) -> Iterator[np.ndarray]:
-    """One view's outlines [s, links, CORNERS, 2] -> frames uint8 [HEIGHT, WIDTH], 0 or 255.
+def draw(polygons: np.ndarray, height: int = HEIGHT, width: int = WIDTH) -> Iterator[np.ndarray]:
+    """One view's outlines [s, links, CORNERS, 2] -> frames uint8 [height, width], 0 or 255.
 
     The same buffer is handed out again and again: copy a frame to keep it.
     """
-    image = np.empty((HEIGHT, WIDTH), np.uint8)
+    image = np.empty((height, width), np.uint8)
     for links in polygons:
         image.fill(0)
         for corners in links:
