@@ -178,6 +178,46 @@ def synthesize(
     )
 
 
+@app.command("synthesize-raw")
+def synthesize_raw(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="CASIA-B, CASIA-B*, OUMVLP, GREW, HID2022, ...")],
+    out: Annotated[Path, typer.Option(help="New or empty folder.")],
+    subjects: Annotated[int, typer.Option(help="How many, on both sides of the data set's partition.")] = 4,
+    seed: Annotated[int, typer.Option(help="Of walkers, cameras and faults.")] = 0,
+    archives: Annotated[bool, typer.Option("--archives", help="The owners' archives instead of folders.")] = False,
+    frames: Annotated[tuple[int, int], typer.Option(help="Fewest and most frames of a sequence.")] = (6, 8),
+    types: Annotated[list[str] | None, typer.Option("--type", help="Default all; repeatable.")] = None,
+    views: Annotated[list[str] | None, typer.Option("--view", help="Default all; repeatable.")] = None,
+    fault: Annotated[
+        list[str] | None, typer.Option(help="Put in this one, 'none' for none; default each kind once. Repeatable.")
+    ] = None,
+) -> None:
+    """Write walkers laid out as a raw distribution, with the faults of real ones, to try `opengait prepare` on."""
+    from rich.console import Console
+
+    from opengait.synthetic import raw
+
+    report = raw.write(
+        dataset,
+        out,
+        subjects,
+        seed=seed,
+        archives=archives,
+        frames=frames,
+        types=types,
+        views=views,
+        faults=() if fault == ["none"] else fault,
+    )
+    console = Console()
+    console.print(
+        f"{report.out}: a look-alike of {report.dataset}, {len(report.train)} training and {len(report.test)} test "
+        f"subjects, {report.sequences} sequences, {report.frames} frames; faults put in: {len(report.faults)}",
+        soft_wrap=True,
+    )
+    for one in report.faults:
+        console.print(f"  {one.kind}: {one.path}", markup=False, highlight=False, soft_wrap=True)
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where walkers and runs are kept.")] = Path("output/demo"),
