@@ -49,7 +49,8 @@ def rng_states(device: torch.device) -> dict[str, Tensor]:
 def restore_rng_states(states: dict[str, Tensor], device: torch.device) -> None:
     """This process's own states, where the checkpoint has as many processes."""
     own = rank()
+    # Copies: torch reads a row of a larger tensor from a wrong place in memory.
     if "cpu" in states and own < len(states["cpu"]):
-        torch.set_rng_state(states["cpu"][own].cpu())
+        torch.set_rng_state(states["cpu"][own].cpu().clone())
     if device.type == "cuda" and "cuda" in states and own < len(states["cuda"]):
-        torch.cuda.set_rng_state(states["cuda"][own].cpu(), device)
+        torch.cuda.set_rng_state(states["cuda"][own].cpu().clone(), device)

@@ -13,6 +13,7 @@ import torch
 from engine_tiny import tiny_config
 
 from opengait import engine
+from opengait.engine import randomness
 from opengait.engine.checkpoint import CheckpointError, list_checkpoints, load_checkpoint
 from opengait.engine.hooks import Hook, NonFiniteError
 from opengait.engine.run_folder import run_folder
@@ -220,6 +221,36 @@ def test_a_stored_schedule_that_cannot_go_on_is_an_error(tree: Path, tmp_path: P
         run(tree, tmp_path, resume="auto", trainer_cfg__total_iter=4)
 
 
+def test_settings_of_the_optimiser_that_differ_from_the_config_are_named(
+    tree: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def resumed(output: str, first: dict[str, Any], then: dict[str, Any]) -> list[str]:
+        run(tree, tmp_path / output, **{"trainer_cfg__total_iter": 2, **first})
+        caplog.clear()
+        run(tree, tmp_path / output, resume="auto", **{"trainer_cfg__total_iter": 3, **then})
+        return [record.getMessage() for record in caplog.records if "its optimiser goes on" in record.getMessage()]
+
+    adam = {"solver": "Adam", "lr": 0.01, "weight_decay": 0.0}
+    assert resumed("same", {}, {}) == []
+    changed = {"optimizer_cfg": {**adam, "weight_decay": 0.1, "betas": [0.8, 0.999]}}
+    (said,) = resumed("other", {}, changed)
+    assert "betas (0.9, 0.999) (in the config [0.8, 0.999]), weight_decay 0.0 (in the config 0.1)" in said
+    assert "restore_hint" in said
+    cycle = {"scheduler": "OneCycleLR", "max_lr": 0.1, "total_steps": 9}  # steers the betas itself
+    assert resumed("cycle", {"scheduler_cfg": cycle}, {"scheduler_cfg": cycle}) == []
+
+
+def test_resuming_restores_the_optimiser_whatever_is_reset_for_hints(tree: Path, tmp_path: Path) -> None:
+    resets = {"trainer_cfg__optimizer_reset": True, "trainer_cfg__scheduler_reset": True}
+    expected = run(tree, tmp_path / "whole", **resets)
+    run(tree, tmp_path / "cut", trainer_cfg__total_iter=4, **resets)
+    found = run(tree, tmp_path / "cut", resume="auto", **resets)
+    assert_same_checkpoints(found.checkpoint, expected.checkpoint)
+    sgd = {"optimizer_cfg": {"solver": "SGD", "lr": 0.01}, "trainer_cfg__total_iter": 8}
+    with pytest.raises(CheckpointError, match=r"no SGD.*give the path as restore_hint.*--resume auto restores it"):
+        run(tree, tmp_path / "cut", resume="auto", **sgd)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_number_of_workers_changes_nothing(tree: Path, tmp_path: Path, workers: int) -> None:
     expected = run(tree, tmp_path / "none", trainer_cfg__total_iter=3)
@@ -258,6 +289,17 @@ def test_a_test_in_between_does_not_change_training(
     assert found.figures
     names = sorted(path.name for path in (found.folder / "results").glob("*.json"))
     assert names == [f"CASIA-B-tiny-0000{iteration}.json" for iteration in (3, 6, 7)]
+
+
+@pytest.mark.parametrize("own", [0, 1, 2])
+def test_every_process_gets_its_own_generator_back(own: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        states.append(torch.get_rng_state())
+    monkeypatch.setattr(randomness, "rank", lambda: own)
+    randomness.restore_rng_states({"cpu": torch.stack(states)}, CPU)
+    assert torch.equal(torch.get_rng_state(), states[own])
 
 
 def test_unknown_way_to_resume(tree: Path, tmp_path: Path) -> None:
