@@ -14,6 +14,8 @@ from typing import Annotated
 
 import typer
 
+from opengait.mistakes import MISTAKES, is_mistake
+
 app = typer.Typer(
     name="opengait",
     help="Train, evaluate and deploy gait-recognition networks.",
@@ -282,8 +284,8 @@ def main() -> None:
     """Console entry: user mistakes become one clear message, everything else keeps its traceback."""
     try:
         app(standalone_mode=True)
-    except (ValueError, OSError, ArithmeticError) as mistake:
-        if os.environ.get("OPENGAIT_TRACEBACK"):
+    except MISTAKES as mistake:
+        if os.environ.get("OPENGAIT_TRACEBACK") or not is_mistake(mistake):
             raise
         sys.stderr.write(f"{mistake}\n")
         raise SystemExit(2) from None

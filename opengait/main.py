@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     from opengait import engine
     from opengait.config import load_config
+    from opengait.mistakes import MISTAKES, is_mistake
 
     overrides = list(given.set)
     if given.iter is not None:
@@ -56,8 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         result = engine.train(config, resume=given.resume, **common)
         return 128 + result.stop_signal if result.stop_signal else 0
-    except (ValueError, OSError, ArithmeticError) as mistake:
-        if os.environ.get("OPENGAIT_TRACEBACK"):
+    except MISTAKES as mistake:
+        if os.environ.get("OPENGAIT_TRACEBACK") or not is_mistake(mistake):
             raise
         _tell(mistake)
         return 2

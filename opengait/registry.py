@@ -132,6 +132,7 @@ SAMPLERS = Registry(
     "sampler",
     {
         "BilateralSampler": "opengait.data.samplers",
+        "CommonSampler": "opengait.data.samplers",
         "TripletSampler": "opengait.data.samplers",
         "InferenceSampler": "opengait.data.samplers",
     },

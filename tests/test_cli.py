@@ -14,6 +14,7 @@ from gait_folder import write_experiment, write_gait_folder
 
 from opengait import cli, demo, engine
 from opengait import main as program
+from opengait.engine.hooks import NonFiniteError
 from opengait.engine.trainer import TrainResult
 
 
@@ -219,6 +220,33 @@ def test_mistakes_of_the_program_keep_their_traceback(opengait, experiment, monk
     monkeypatch.setattr(sys, "argv", ["opengait", "train", experiment])
     with pytest.raises(RuntimeError, match="a fault of the program"):
         cli.main()
+
+
+@pytest.mark.parametrize(
+    ("error", "is_shown_alone"), [(NonFiniteError("not finite"), True), (ZeroDivisionError("division by zero"), False)]
+)
+def test_of_arithmetic_only_a_run_that_is_not_finite_is_a_mistake(
+    opengait, experiment, monkeypatch, capsys, error, is_shown_alone
+):
+    def fails(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(engine, "train", fails)
+    if is_shown_alone:
+        assert opengait("train", experiment).err == "not finite\n"
+        assert program.main(["--cfgs", experiment]) == 2
+        return
+    monkeypatch.setattr(sys, "argv", ["opengait", "train", experiment])
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+    with pytest.raises(ZeroDivisionError):
+        program.main(["--cfgs", experiment])
+
+
+def test_a_checkpoint_is_given_by_number_or_by_path(opengait, experiment):
+    refused = opengait("test", experiment, "--iter", "2", "--checkpoint", "some.pt")
+    assert refused.status == 2
+    assert "iteration 2 and checkpoint some.pt are both given" in refused.err
 
 
 def test_traceback_on_request(opengait, monkeypatch):

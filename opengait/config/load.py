@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from opengait.config import shipped
+from opengait.config.compat import COMPAT
 from opengait.config.merge import assign, check_sections, merge, parse_override
 from opengait.config.outside import PLUGINS, add_plugins, over, with_whole_paths
 from opengait.config.problems import ConfigError, ConfigProblem, Report
@@ -75,7 +76,7 @@ class _Layers:
         if tree is None or experiment is None:
             return None
         tree = with_whole_paths(self.override(merge(tree, experiment), overrides), Path.cwd())
-        check_sections(tree, (*SECTIONS, PLUGINS), self.report)
+        check_sections(tree, (*SECTIONS, PLUGINS, COMPAT), self.report)
         return tree
 
     def file(self, path: Path, shown: str, inside: tuple[Path, ...], asked: Node | None = None) -> Node | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from opengait.config import dead
+from opengait.config.compat import COMPAT, carry
 from opengait.config.components import (
     check_losses,
     check_model_section,
@@ -38,6 +39,7 @@ class Resolved:
 
 def resolve(tree: Node, report: Report) -> Resolved | None:
     """Checks every section; None where one is absent. The result is of use only if the report has no problems."""
+    tree = carry(tree, report)
     sections = {name: tree.value.get(name) for name in SECTIONS}
     found = {name: node for name, node in sections.items() if node is not None and _has_form(name, node, report)}
     for name, node in sections.items():
@@ -52,6 +54,9 @@ def resolve(tree: Node, report: Report) -> Resolved | None:
         _resolve_data(found["data_cfg"], model, resolved, report)
     if "loss_cfg" in found:
         resolved.add("loss_cfg", check_losses(found["loss_cfg"], "loss_cfg", report))
+        if model is not None and _ships(model) and found["loss_cfg"].value == []:
+            message = f"no loss, and {model.__name__} has none of its own: nothing would be learnt"
+            report.problem(found["loss_cfg"], "loss_cfg", message)
     steps = _resolve_schedule(found, model, resolved, report)
     if "trainer_cfg" in found:
         _resolve_trainer(found["trainer_cfg"], model, steps, resolved, report)
@@ -63,7 +68,14 @@ def resolve(tree: Node, report: Report) -> Resolved | None:
     resolved.tree = {name: resolved.tree[name] for name in SECTIONS}
     if PLUGINS in tree.value:
         resolved.add(PLUGINS, tree.value[PLUGINS])
+    if COMPAT in tree.value:
+        resolved.add(COMPAT, tree.value[COMPAT])
     return resolved
+
+
+def _ships(model: type) -> bool:
+    """Whether a network is one of the package's own, of which all is known."""
+    return model.__module__.startswith("opengait.")
 
 
 def _has_form(name: str, node: Node, report: Report) -> bool:
@@ -156,6 +168,10 @@ def _resolve_trainer(node: Node, model: Any, steps: int | None, resolved: Resolv
     if hint is not None and hint.is_list and model is not None and not getattr(model, "takes_several_checkpoints", 0):
         message = f"a list of checkpoints, which {model.__name__} does not take; give one iteration or path"
         report.problem(hint, "trainer_cfg.restore_hint", message)
+    steered = node.value.get("T_max_iter")
+    if model is not None and _ships(model) and steered is not None and steered.value is not None:
+        message = f"only a network that steers its own learning rate reads it; {model.__name__} does not"
+        report.problem(steered, "trainer_cfg.T_max_iter", message)
     if values.get("image_iter") is None and type(values.get("log_iter")) is int:
         values["image_iter"] = 10 * values["log_iter"]
 

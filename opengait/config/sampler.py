@@ -36,6 +36,9 @@ def check_sampler(node: Node, place: str, report: Report) -> Node:
     checked, _ = check_model(SamplerSection, Node(own, node.file, node.line, node.layer), place, report)
     if name is not None and not _misplaced(name, place):
         _check_batch_size(name, node, place, report)
+    points = node.value.get("points_in_use")
+    if points is not None and points.value is not None:
+        report.problem(points, f"{place}.points_in_use", "point clouds are not supported; leave the key out")
     kept = _check_frames(checked, place, report)
     return Node({**kept.value, **{key: node.value[key] for key in extra}}, node.file, node.line, node.layer)
 
@@ -44,7 +47,7 @@ def _taken_by_class(name: str | None) -> set[str]:
     """Parameters that a user's own sampler class adds."""
     if name is None or name not in SAMPLERS or name in (*PAIRED, *SINGLE):
         return set()
-    supplied = ("dataset", "seed", "lengths", "frames_per_batch")
+    supplied = ("dataset", "seed", "rank", "lengths", "frames_per_batch")
     return set(signature_of(SAMPLERS.get(name), supplied).annotations)
 
 

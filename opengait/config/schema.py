@@ -24,6 +24,7 @@ Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 FolderName = Annotated[str, Field(min_length=1, pattern=r"^[^/\\]+$")]
 Precision = Literal["fp32", "bf16", "fp16"]
+Compat = Literal["reference"] | None
 Entries = list[Any]
 
 
@@ -80,7 +81,9 @@ class SamplerSection(Section):
     frames_all_limit: Positive | None = None
     """Most frames per sequence, mode all; null takes every frame."""
     points_in_use: dict[str, int] | None = None
-    """Point clouds: pointcloud_index (which modality) and points_num (points per frame)."""
+    """Point clouds, which are not supported: null."""
+    compat: Compat = None
+    """`reference`: the reference implementation's faults of batches; see docs/compatibility.md."""
 
 
 class TrainerSection(Section):
@@ -119,7 +122,9 @@ class TrainerSection(Section):
     scheduler_reset: bool = False
     """Do not restore the schedule."""
     T_max_iter: Positive | None = None
-    """SwinGait: iterations until its own learning rate schedule ends."""
+    """A network's own: iterations until the learning rate schedule that it makes itself ends."""
+    compat: Compat = None
+    """`reference`: the reference implementation's faults of the training loop; see docs/compatibility.md."""
     seed: NotNegative = 0
     """Key of all randomness."""
     deterministic: bool = False

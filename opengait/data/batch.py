@@ -23,6 +23,8 @@ class Batch:
         iteration: the iteration this batch belongs to, from 0; 0 in testing. With seed and positions, the key of all
             randomness.
         seed: the run's seed.
+        as_one: whether a packed batch is augmented as if it were one sequence, with the draws of its first, as the
+            reference implementation does.
         prepared: whether transforms that work on arrays have been applied to the frames.
     """
 
@@ -35,6 +37,7 @@ class Batch:
     positions: Tensor
     iteration: int
     seed: int
+    as_one: bool = False
     prepared: bool = False
 
     def __len__(self) -> int:

@@ -22,6 +22,7 @@ class BatchReader:
         purpose: the purpose that frame choice is keyed by, with (seed, iteration, position).
         packed: join sequences of unequal length along time; otherwise every sequence must give the same number.
         transforms: those of them that work on arrays are applied here.
+        as_one: augment a packed batch as if it were one sequence.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class BatchReader:
         purpose: str,
         packed: bool,
         transforms: Transforms | None = None,
+        as_one: bool = False,
     ) -> None:
         self.dataset = dataset
         self.choice = choice
@@ -39,6 +41,7 @@ class BatchReader:
         self.purpose = purpose
         self.packed = packed
         self.transforms = transforms
+        self.as_one = as_one
 
     def read(self, iteration: int, positions: np.ndarray, indices: np.ndarray) -> Batch:
         """The batch of these sequences.
@@ -63,6 +66,7 @@ class BatchReader:
             positions=torch.from_numpy(np.asarray(positions, dtype=np.int64)),
             iteration=iteration,
             seed=self.seed,
+            as_one=self.as_one,
         )
         return batch if self.transforms is None else self.transforms.prepare(batch)
 

@@ -26,7 +26,9 @@ class FrameChoice:
     is shorter, and leaves out `frames_skip_num` of them at random.
 
     Args:
-        sampler_cfg: `sample_type` and the keys above that it needs. Further keys are other classes' business.
+        sampler_cfg: `sample_type` and the keys above that it needs; with `compat: reference` the frames of
+            `allordered` stay unsorted, as the reference implementation leaves them. Further keys are other classes'
+            business.
 
     Raises:
         DataError: an unknown sample type, a missing or impossible number.
@@ -42,6 +44,7 @@ class FrameChoice:
         self.number, self.order = self.sample_type.split("_")
         if sampler_cfg.get("points_in_use"):
             raise DataError("sampler.points_in_use: point clouds are not supported")
+        self.sorts = self.order == "allordered" and sampler_cfg.get("compat") != "reference"
         self._cfg = sampler_cfg
         self.limit: int | None = None
         if self.number == "fixed":
@@ -90,7 +93,7 @@ class FrameChoice:
         if self.order == "ordered":
             return self._window(length, count, rng)
         chosen = rng.integers(0, length, count) if length < count else rng.permutation(length)[:count]
-        return np.sort(chosen) if self.order == "allordered" else chosen
+        return np.sort(chosen) if self.sorts else chosen
 
     def _window(self, length: int, count: int, rng: np.random.Generator) -> np.ndarray:
         window = count + self.skip

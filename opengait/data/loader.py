@@ -75,7 +75,7 @@ def train_loader(
     Raises:
         DataError: an impossible sampler section, or a batch with fewer sequences than processes.
     """
-    sampler: TrainingSampler = _build_sampler(sampler_cfg, dataset=dataset, seed=seed)
+    sampler: TrainingSampler = _build_sampler(sampler_cfg, {"rank": rank}, dataset=dataset, seed=seed)
     if not len(sampler.positions(world_size - 1, world_size)):
         raise DataError(
             f"trainer_cfg.sampler.batch_size {sampler_cfg['batch_size']} gives {len(sampler)} sequences for "
@@ -83,8 +83,8 @@ def train_loader(
         )
     choice = FrameChoice(sampler_cfg)
     _report_cut(dataset, choice)
-    packed = not choice.equal_lengths
-    reader = BatchReader(dataset, choice, seed, "training frames", packed, transforms)
+    as_one = sampler_cfg.get("compat") == "reference"
+    reader = BatchReader(dataset, choice, seed, "training frames", not choice.equal_lengths, transforms, as_one)
     jobs = _TrainingJobs(sampler, rank, world_size, start_iteration, end_iteration)
     return BatchLoader(reader, jobs, num_workers, pin_memory)
 
@@ -119,7 +119,7 @@ def test_loader(
     # The number to be drawn is known beforehand, since each sequence has its own generator.
     counts = choice.counts(dataset.lengths(), lambda index: generator(purpose, seed, 0, index))
     sampler: InferenceSampler = _build_sampler(
-        sampler_cfg, dataset=dataset, lengths=counts, frames_per_batch=frames_per_batch
+        sampler_cfg, {}, dataset=dataset, lengths=counts, frames_per_batch=frames_per_batch
     )
     jobs = [(0, batch, batch) for batch in sampler.share(rank, world_size)]
     reader = BatchReader(dataset, choice, seed, purpose, packed=False, transforms=transforms)
@@ -230,10 +230,12 @@ def _start_worker(_: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _build_sampler(sampler_cfg: Mapping[str, Any], **given: Any) -> Any:
-    """The sampler named in a section; keys that it does not take belong to frame choice."""
+def _build_sampler(sampler_cfg: Mapping[str, Any], offered: Mapping[str, Any], **given: Any) -> Any:
+    """The sampler named in a section, with `given`, and with what it takes of `offered`; keys that it does not take
+    belong to frame choice."""
     build = SAMPLERS.get(sampler_cfg["type"])
     takes = inspect.signature(build).parameters
+    given |= {name: value for name, value in offered.items() if name in takes}
     missing = [name for name in given if name not in takes]
     if missing:
         raise DataError(f"sampler.type: {sampler_cfg['type']} cannot be used here; it takes no {missing[0]}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -80,19 +81,30 @@ class BilateralSampler:
     Args:
         dataset: gives the number of sequences, `len(dataset.labels)`.
         batch_size: [P, K]; P x K sequences form a batch, over all processes together.
+        compat: 'reference' gives each process a shuffle of its own, as the reference implementation does: a sequence
+            may come twice in a batch then, and an epoch may leave some out. One process alone is the same.
         seed: the run's seed.
+        rank: number of the process, for its own shuffle.
 
     Raises:
         DataError: batch_size is no pair of whole numbers of 1 or more, or the data set has fewer sequences.
     """
 
     def __init__(
-        self, dataset: GaitDataset, batch_size: Sequence[int], batch_shuffle: bool = False, *, seed: int = 0
+        self,
+        dataset: GaitDataset,
+        batch_size: Sequence[int],
+        batch_shuffle: bool = False,
+        compat: Literal["reference"] | None = None,
+        *,
+        seed: int = 0,
+        rank: int = 0,
     ) -> None:
         subjects, each = _check_pair(batch_size)
         self.pairs = subjects * each
         self.records = len(dataset.labels)
         self.seed = seed
+        self.shuffler = rank if compat == "reference" else 0
         if self.records < self.pairs:
             raise DataError(
                 f"trainer_cfg.sampler.batch_size {list(batch_size)} asks for {self.pairs} different sequences, and "
@@ -110,13 +122,51 @@ class BilateralSampler:
         epoch, step = divmod(iteration, self.records // self.pairs)
         if epoch != self._epoch:  # kept, since shuffling a million sequences takes longer than reading a batch
             self._epoch = epoch
-            self._shuffle = generator("shuffle of all sequences", self.seed, epoch).permutation(self.records)
+            shuffler = generator("shuffle of all sequences", self.seed, epoch, self.shuffler)
+            self._shuffle = shuffler.permutation(self.records)
         return np.tile(self._shuffle[step * self.pairs : (step + 1) * self.pairs], 2)
 
     def positions(self, rank: int, world_size: int) -> np.ndarray:
         """Places in the batch that belong to a process: its sequences as first views, then the same as second."""
         own = np.arange(rank, self.pairs, world_size)
         return np.concatenate([own, own + self.pairs])
+
+
+class CommonSampler:
+    """Sequences of the whole data set, whoever's they are, anew for every iteration; a pure function of
+    (seed, iteration).
+
+    Those of a batch are different ones, unless the data set has fewer.
+
+    Args:
+        dataset: gives the number of sequences, `len(dataset.labels)`.
+        batch_size: sequences, over all processes together.
+        batch_shuffle: without effect, the order is random; a key of the reference implementation.
+        seed: the run's seed.
+
+    Raises:
+        DataError: batch_size is no whole number of 1 or more.
+    """
+
+    def __init__(self, dataset: GaitDataset, batch_size: int, batch_shuffle: bool = False, *, seed: int = 0) -> None:
+        if type(batch_size) is not int or batch_size < 1:
+            raise DataError(
+                f"trainer_cfg.sampler.batch_size: CommonSampler takes a whole number of 1 or more, found {batch_size!r}"
+            )
+        self.size, self.records, self.seed = batch_size, len(dataset.labels), seed
+
+    def __len__(self) -> int:
+        """Sequences in a batch, over all processes."""
+        return self.size
+
+    def batch(self, iteration: int) -> np.ndarray:
+        """The record indices of an iteration's whole batch, int64 [batch_size]."""
+        rng = generator("sequences of the whole set", self.seed, iteration)
+        return rng.choice(self.records, self.size, replace=self.records < self.size)
+
+    def positions(self, rank: int, world_size: int) -> np.ndarray:
+        """Places in the batch that belong to a process."""
+        return np.arange(rank, len(self), world_size)
 
 
 class InferenceSampler:

@@ -1,8 +1,8 @@
 """Checkpoint files: written whole or not at all, read without running anything from them.
 
 A file is a dict with `model`, `optimizer`, `scheduler`, `iteration` (the reference's keys) and `format`, `config`,
-`scaler`, `rng`, `world_size`, `labels`, `data_fingerprint`, `draws`; a file with the first four alone loads too, and a
-safetensors file of weights.
+`compat`, `scaler`, `rng`, `world_size`, `labels`, `data_fingerprint`, `draws`; a file with the first four alone loads
+too, and a safetensors file of weights.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from opengait.config.compat import in_use
 
 logger = logging.getLogger(__name__)
 
@@ -177,6 +179,15 @@ def model_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
     if weights and all(key.startswith("module.") for key in weights):
         weights = {key.removeprefix("module."): value for key, value in weights.items()}
     return {key: value for key, value in weights.items() if not key.startswith("loss_aggregator.")}
+
+
+def compat_of(state: Mapping[str, Any]) -> list[str]:
+    """Where the run of a checkpoint, and those that it went on from, had `compat: reference`; see `in_use`."""
+    kept = state.get("compat")
+    if isinstance(kept, (list, tuple)):
+        return [str(place) for place in kept]
+    config = state.get("config")
+    return in_use(config) if isinstance(config, Mapping) else []
 
 
 def restore_weights(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from opengait.config.compat import COMPAT, REFERENCE, in_use
 from opengait.data.dataset import GaitDataset
 from opengait.data.loader import BatchLoader, test_loader
 from opengait.data.transforms import build_transforms
@@ -34,17 +36,30 @@ class Evaluator:
         config: resolved config; `evaluator_cfg` decides, also in the middle of training.
         folder: the run's folder; figures are written to `results/` in it.
         device: of this process.
+        precision_of: the section that says in which precision to compute; None: `evaluator_cfg`.
+
+    Attributes:
+        compat: where the config has `compat: reference`; the caller adds what the network was trained with. The
+            protocol's name says so.
 
     Raises:
         ValueError: the test data does not fit the config.
     """
 
-    def __init__(self, config: Mapping[str, Any], folder: Path, *, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        folder: Path,
+        *,
+        device: torch.device,
+        precision_of: Mapping[str, Any] | None = None,
+    ) -> None:
         self.config, self.folder, self.device = config, folder, device
         self.cfg = config["evaluator_cfg"]
         self.dataset = GaitDataset(config["data_cfg"], training=False)
         self.transforms = build_transforms(self.cfg["transform"])
-        self.precision = Precision(precision_name(self.cfg, device), device)
+        self.precision = Precision(precision_name(precision_of or self.cfg, device), device)
+        self.compat = in_use(config)
         self.test_name = config["data_cfg"].get("test_dataset_name") or config["data_cfg"]["dataset_name"]
         self.frames_per_batch = self.cfg.get("frames_per_batch") or default_frames_per_batch(device)
         self._loader: BatchLoader | None = None
@@ -112,6 +127,8 @@ class Evaluator:
             device=self.device,
             protocol_file=cfg.get("protocol"),
         )
+        if self.compat:
+            evaluation = replace(evaluation, protocol=f"{evaluation.protocol}; {COMPAT}: {REFERENCE}")
         logger.info("%s", evaluation.protocol)
         for table in evaluation.tables:
             show_table(rich_table(table))
@@ -137,6 +154,7 @@ class Evaluator:
             "iteration": iteration,
             "test_dataset_name": self.test_name,
             "test_data": self.dataset.fingerprint(),
+            "compat": self.compat,
             **evaluation.to_dict(),
         }
         path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")

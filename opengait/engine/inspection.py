@@ -28,7 +28,7 @@ from opengait.plugins import load_plugins
 from opengait.registry import MODELS
 
 # What goes along with the weights into a safetensors file.
-KEPT = ("iteration", "config", "labels", "data_fingerprint")
+KEPT = ("iteration", "config", "compat", "labels", "data_fingerprint")
 
 
 @dataclass

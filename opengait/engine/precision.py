@@ -60,6 +60,8 @@ class Precision:
         training: fp16 training scales the loss (`torch.amp.GradScaler`), testing never does.
         clip_grad_norm: largest norm of all gradients together; None leaves them.
         scaler_options: arguments for the scaler, such as `init_scale`.
+        growth_skips: a step at which the scale grows counts as skipped although it was taken, as in the reference
+            implementation.
 
     Attributes:
         shards: the parameters of which this process has a part, where there are such.
@@ -73,10 +75,12 @@ class Precision:
         training: bool = False,
         clip_grad_norm: float | None = None,
         scaler_options: Mapping[str, Any] | None = None,
+        growth_skips: bool = False,
     ) -> None:
         self.name = name
         self.device = device
         self.clip_grad_norm = clip_grad_norm
+        self.growth_skips = growth_skips
         self.shards: ClassShards | None = None
         self.scaler: torch.amp.GradScaler | None = None
         if training and name == "fp16":
@@ -105,7 +109,7 @@ class Precision:
         return bad
 
     def step(self, optimizer: Optimizer) -> bool:
-        """Clips and steps; whether the weights were changed.
+        """Clips and steps; whether the weights were changed and the step counts.
 
         fp16: a step is skipped when the scaler finds an infinite gradient, and is known by the optimizer not having
         run. The scale says nothing about it: it also changes when it grows, after many good steps.
@@ -121,10 +125,11 @@ class Precision:
         if self.clip_grad_norm is not None:
             self.scaler.unscale_(optimizer)
             self._clip(optimizer)
+        before = self.scaler.get_scale() if self.growth_skips else 0.0
         self.scaler.step(optimizer)
         self.scaler.update()
         handle.remove()
-        return bool(ran)
+        return bool(ran) and not (self.growth_skips and self.scaler.get_scale() != before)
 
     def _clip(self, optimizer: Optimizer) -> None:
         if self.clip_grad_norm is not None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from opengait.config.compat import REFERENCE, in_use, said
 from opengait.data.dataset import GaitDataset
 from opengait.data.loader import BatchLoader, test_loader, train_loader
 from opengait.data.transforms import Transforms, build_transforms
@@ -121,6 +122,8 @@ def _preflight(
 ) -> None:
     with findings.catching():
         chosen = choose_device(device)
+    if places := in_use(config):
+        findings.info(said(places))
     training = phase in (None, "train")
     testing = phase in (None, "test") or bool(config["trainer_cfg"].get("with_test"))
     train_split = _open(config, "trainer_cfg", findings) if training else None
@@ -223,11 +226,12 @@ def _train_one_batch(
     """Forward, losses, backward, optimiser and schedule; nothing may be non-finite or missing."""
     cfg = config["trainer_cfg"]
     sampler = dict(cfg["sampler"])
-    if device.type == "cpu" and isinstance(sampler["batch_size"], list):
-        sampler["batch_size"] = [min(number, 4) for number in sampler["batch_size"]]
+    size = sampler["batch_size"]
+    if device.type == "cpu":
+        sampler["batch_size"] = [min(number, 4) for number in size] if isinstance(size, list) else min(size, 16)
     loader = train_loader(split.dataset, sampler, seed=cfg.get("seed", 0), end_iteration=1)
     batch = next(iter(loader))
-    losses = LossAggregator(config["loss_cfg"]).to(device)
+    losses = LossAggregator(config["loss_cfg"], ignore_unfed=cfg.get("compat") == REFERENCE).to(device)
     precision = Precision(precision_name(cfg, device), device, training=True)
     inputs = model.prepare_inputs(batch.to(device), split.transforms)
     with precision.autocast():

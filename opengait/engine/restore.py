@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from opengait.engine.checkpoint import (
     CheckpointError,
+    compat_of,
     find_checkpoint,
     load_checkpoint,
     newest_whole_checkpoint,
@@ -35,6 +36,10 @@ def restore(trainer: Trainer, resume: str) -> None:
     - `resume='auto'`: everything of the newest whole checkpoint, where there is one; else as below.
     - hint 0: nothing. An iteration number: that checkpoint of this run, going on there. A path: its weights (and
       moments), at iteration 0 with a fresh schedule. A list: each in turn, the last decides where to go on.
+
+    `optimizer_reset` and `scheduler_reset` are for hints; `resume` restores both whatever they say. With
+    `trainer_cfg.compat: reference` a path brings along the stored schedule and all of the optimiser's settings, as in
+    the reference implementation, where the iteration nevertheless starts at 0.
 
     Raises:
         CheckpointError: no such file, damaged, or not of this network.
@@ -63,9 +68,11 @@ def _resume(trainer: Trainer) -> bool:
         raise CheckpointError(f"{path}: holds no iteration to go on from; start from its weights with restore_hint")
     restore_weights(trainer.model, state, path, model_cfg=trainer.config["model_cfg"])
     _check_labels(trainer, state, path)
-    _restore_moments(trainer, state, path, schedule=True)
+    _restore_moments(trainer, state, path, settings=True, resumed=True)
+    _restore_schedule(trainer, state, path, resumed=True)
     _restore_progress(trainer, state, int(state["iteration"]))
     trainer.last_checkpoint = Path(path)
+    _remember_compat(trainer, state)
     logger.info("resumed from %s: going on after iteration %d", path, trainer.iteration)
     return True
 
@@ -80,10 +87,14 @@ def _restore_hint(trainer: Trainer, hint: int | str) -> None:
     state = load_checkpoint(path)
     strict = cfg.get("restore_ckpt_strict", True)
     restore_weights(trainer.model, state, path, strict=strict, model_cfg=trainer.config["model_cfg"])
+    schedule = (numbered or trainer.as_reference) and not cfg.get("scheduler_reset")
     if not cfg.get("optimizer_reset"):
-        _restore_moments(trainer, state, path, schedule=numbered and not cfg.get("scheduler_reset"))
-    elif numbered and not cfg.get("scheduler_reset"):
+        _restore_moments(trainer, state, path, settings=schedule or trainer.as_reference)
+    if schedule:
         _restore_schedule(trainer, state, path)
+    elif not cfg.get("optimizer_reset"):
+        logger.warning("%s: the schedule starts afresh", path)
+    _remember_compat(trainer, state)
     if numbered:
         _restore_progress(trainer, state, int(hint))
         trainer.last_checkpoint = path
@@ -92,55 +103,92 @@ def _restore_hint(trainer: Trainer, hint: int | str) -> None:
     logger.info("restored %s; starting after iteration %d", path, trainer.iteration)
 
 
-def _restore_moments(trainer: Trainer, state: Mapping[str, Any], path: str | Path, *, schedule: bool) -> None:
-    """Optimiser and, if wanted, schedule; with a fresh schedule, of the optimiser only what it keeps per parameter."""
+def _remember_compat(trainer: Trainer, state: Mapping[str, Any]) -> None:
+    trainer.compat += [place for place in compat_of(state) if place not in trainer.compat]
+
+
+def _restore_moments(
+    trainer: Trainer, state: Mapping[str, Any], path: str | Path, *, settings: bool, resumed: bool = False
+) -> None:
+    """What an optimiser keeps per parameter and, if wanted, its settings: they are where its schedule brought them."""
     fresh = [dict(group) for group in trainer.optimizer.param_groups]
     stored = state.get("optimizer")
     if stored is None:
         logger.warning("%s holds no optimiser state; it starts afresh", path)
-    else:
-        _check_moments(trainer, stored, path)
-        load_optimizer(trainer.optimizer, stored)
-        for group, settings in zip(trainer.optimizer.param_groups, fresh, strict=True):
-            if not schedule:  # rates and betas are where the stored schedule had brought them
-                group.clear()
-                group.update(settings)
-    if schedule:
-        _restore_schedule(trainer, state, path)
-    else:
-        logger.warning("%s: the schedule starts afresh", path)
+        return
+    _check_moments(trainer, stored, path, _advice("optimizer", resumed))
+    load_optimizer(trainer.optimizer, stored)
+    if settings:
+        _tell_settings(trainer, fresh, path)
+        return
+    for group, own in zip(trainer.optimizer.param_groups, fresh, strict=True):
+        group.clear()
+        group.update(own)
 
 
-def _restore_schedule(trainer: Trainer, state: Mapping[str, Any], path: str | Path) -> None:
+def _tell_settings(trainer: Trainer, fresh: list[dict[str, Any]], path: str | Path) -> None:
+    """An optimiser that is restored brings its settings along: those of the config that differ have no effect."""
+    groups = trainer.optimizer.param_groups
+    steered = {"momentum", "betas"} if any("max_momentum" in group for group in groups) else set()
+    differing: dict[str, str] = {}
+    for own, stored in zip(fresh, groups, strict=True):
+        for name in sorted(trainer.optimizer.defaults.keys() - NOT_SETTINGS - steered - {"lr"}):
+            if _listed(own.get(name)) != _listed(stored.get(name)):
+                differing.setdefault(name, f"{name} {stored.get(name)} (in the config {own.get(name)})")
+    if differing:
+        logger.warning(
+            "%s: its optimiser goes on with %s; to train with the config's, give the path as restore_hint, which "
+            "starts at iteration 0, or set trainer_cfg.optimizer_reset: true beside a restore_hint",
+            path,
+            ", ".join(differing.values()),
+        )
+
+
+def _listed(setting: Any) -> Any:
+    return list(setting) if isinstance(setting, tuple) else setting
+
+
+def _advice(section: str, resumed: bool) -> str:
+    """What to do about an optimiser or a schedule that does not fit."""
+    if resumed:
+        what = {"optimizer": "optimiser", "scheduler": "schedule"}[section]
+        return (
+            f"to train on with another {what}, give the path as restore_hint, with trainer_cfg.{section}_reset: true "
+            "(--resume auto restores it whatever that says)"
+        )
+    return f"set trainer_cfg.{section}_reset: true to leave it out"
+
+
+def _restore_schedule(trainer: Trainer, state: Mapping[str, Any], path: str | Path, *, resumed: bool = False) -> None:
     if state.get("scheduler") is None:
         logger.warning("%s holds no schedule; it starts afresh", path)
         return
-    _check_schedule(trainer, state["scheduler"], path)
+    advice = _advice("scheduler", resumed)
+    _check_schedule(trainer, state["scheduler"], path, advice)
     try:
         trainer.scheduler.load_state_dict(dict(state["scheduler"]))
         rates = trainer.scheduler.get_last_lr()
     except (KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(
-            f"{path}: its schedule does not fit scheduler_cfg ({error!r}); set trainer_cfg.scheduler_reset: true"
-        ) from error
+        raise CheckpointError(f"{path}: its schedule does not fit scheduler_cfg ({error!r}); {advice}") from error
+    if trainer.as_reference and not resumed:  # there the optimiser's rates stay what they are
+        return
     for group, rate in zip(trainer.optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
 
 
-def _check_schedule(trainer: Trainer, stored: Mapping[str, Any], path: str | Path) -> None:
+def _check_schedule(trainer: Trainer, stored: Mapping[str, Any], path: str | Path, advice: str) -> None:
     """A schedule that is restored brings its settings along: those of the config that differ have no effect."""
     own = trainer.scheduler.state_dict()
     # Private ones differ between versions of torch.
     if missing := sorted(key for key in own if key not in stored and not key.startswith("_")):
         raise CheckpointError(
-            f"{path}: its schedule is no {type(trainer.scheduler).__name__}, it has no {', '.join(missing)}; "
-            "to train on with another schedule, give the path as restore_hint"
+            f"{path}: its schedule is no {type(trainer.scheduler).__name__}, it has no {', '.join(missing)}; {advice}"
         )
     steps = stored.get("total_steps")
     if isinstance(steps, int) and steps < trainer.total_iter:
         raise CheckpointError(
             f"{path}: its schedule ends after {steps} steps, and trainer_cfg.total_iter is {trainer.total_iter}; "
-            "to train on with another schedule, give the path as restore_hint"
+            f"{advice}"
         )
     settings = [key for key in ("base_lrs", *trainer.config["scheduler_cfg"]) if key in own and key in stored]
     differing = [f"{key} {_shown(stored[key])}" for key in settings if own[key] != stored[key]]
@@ -152,9 +200,8 @@ def _shown(setting: Any) -> Any:
     return sorted(setting.elements()) if isinstance(setting, Counter) else setting
 
 
-def _check_moments(trainer: Trainer, stored: Mapping[str, Any], path: str | Path) -> None:
+def _check_moments(trainer: Trainer, stored: Mapping[str, Any], path: str | Path, advice: str) -> None:
     groups = trainer.optimizer.param_groups
-    advice = "set trainer_cfg.optimizer_reset: true to start with a fresh optimiser"
     sizes, own_sizes = [len(group["params"]) for group in stored["param_groups"]], [len(g["params"]) for g in groups]
     if sizes != own_sizes:
         raise CheckpointError(

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from opengait.engine.checkpoint import find_checkpoint, load_checkpoint, restore_weights
+from opengait.config.compat import COMPAT, said
+from opengait.engine.checkpoint import compat_of, find_checkpoint, load_checkpoint, restore_weights
 from opengait.engine.distributed import choose_device, init_from_environment, is_main
 from opengait.engine.evaluator import Evaluator
 from opengait.engine.hooks.tensorboard import open_writer
@@ -70,8 +71,11 @@ def test(
         Figures in percent by tag, on the main process; empty on the others.
 
     Raises:
-        ValueError: what is wrong with config, data or checkpoint; embeddings that are not finite.
+        ValueError: what is wrong with config, data or checkpoint; embeddings that are not finite; both `iteration` and
+            `checkpoint` are given.
     """
+    if iteration is not None and checkpoint is not None:
+        raise ValueError(f"iteration {iteration} and checkpoint {checkpoint} are both given; give one of them")
     load_plugins(config.get("plugins") or ())
     folder = run_folder(config, "evaluator_cfg", output)
     chosen = choose_device(device)
@@ -88,25 +92,32 @@ def test(
         model = build_model(config["model_cfg"], training=False, data_cfg=config["data_cfg"], config=config)
         model.save_path = str(folder)
         check_testing(config, evaluator.dataset, evaluator.transforms, model)
-        tested = _restore_for_test(model, config, folder, hint)
+        tested, trained_with = _restore_for_test(model, config, folder, hint)
+        evaluator.compat += [place for place in trained_with if place not in evaluator.compat]
+        if evaluator.compat and is_main():
+            logger.info("%s", said(evaluator.compat))
         figures = evaluator.run(model.to(chosen), tested)
         if is_main():
             writer = open_writer(folder)
             for tag, value in figures.items():
                 writer.add_scalar(tag.removeprefix("scalar/"), value, tested)
+            if evaluator.compat:
+                writer.add_text(COMPAT, said(evaluator.compat), tested)
             writer.close()
         return figures
 
 
-def _restore_for_test(model: torch.nn.Module, config: Mapping[str, Any], folder: Path, hint: int | str) -> int:
-    """Fills the network; the iteration it was trained to."""
+def _restore_for_test(
+    model: torch.nn.Module, config: Mapping[str, Any], folder: Path, hint: int | str
+) -> tuple[int, list[str]]:
+    """Fills the network; the iteration it was trained to, and where its config had `compat: reference`."""
     cfg = config["evaluator_cfg"]
     if hint == 0:
         logger.warning("restore_hint is 0: testing a FRESHLY INITIALISED network, nothing has been trained")
-        return 0
+        return 0, []
     path = find_checkpoint(folder / "checkpoints", cfg["save_name"], hint) if isinstance(hint, int) else Path(hint)
     state = load_checkpoint(path)
     strict = cfg.get("restore_ckpt_strict", True)
     restore_weights(model, state, path, strict=strict, model_cfg=config["model_cfg"])
     logger.info("restored %s", path)
-    return hint if isinstance(hint, int) else int(state.get("iteration", 0))
+    return hint if isinstance(hint, int) else int(state.get("iteration", 0)), compat_of(state)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from opengait.config.compat import REFERENCE, in_use, said
 from opengait.data.batch import Batch
 from opengait.data.dataset import GaitDataset
 from opengait.data.loader import train_loader
@@ -85,6 +86,8 @@ class Trainer:
     Attributes:
         iteration: counted iterations, those that changed the weights.
         draws: batches taken; larger than `iteration` by the skipped ones. Batch and augmentation depend on it.
+        as_reference: `trainer_cfg.compat: reference`, the reference implementation's faults of the training loop.
+        compat: every place of such faults, in this config and in those of the checkpoints that it starts from.
         requested_stop: signal that this process was given; `stop_signal` is what all have agreed on.
 
     Args:
@@ -101,6 +104,8 @@ class Trainer:
         self.config, self.folder, self.device = config, folder, device
         self.cfg = cfg = config["trainer_cfg"]
         self.save_name, self.total_iter, self.seed = cfg["save_name"], cfg["total_iter"], cfg.get("seed", 0)
+        self.as_reference = cfg.get("compat") == REFERENCE
+        self.compat = in_use(config)
         self.iteration = self.draws = 0
         self.requested_stop = self.stop_signal = 0
         self.figures: dict[str, float] = {}
@@ -120,13 +125,17 @@ class Trainer:
         self.model.save_path = str(folder)
         check_training(config, self.dataset, self.transforms, self.model)
         self.precision = Precision(
-            precision_name(cfg, device), device, training=True, clip_grad_norm=cfg.get("clip_grad_norm")
+            precision_name(cfg, device),
+            device,
+            training=True,
+            clip_grad_norm=cfg.get("clip_grad_norm"),
+            growth_skips=self.as_reference,
         )
         scaled = self.precision.scaler is not None
         self.optimizer = build_optimizer(config["optimizer_cfg"], self.model, scaled=scaled)
         self.scheduler = build_scheduler(config["scheduler_cfg"], self.optimizer, self.model)
         self._gathered: list[GatheredLoss] = []
-        self.losses = LossAggregator(config["loss_cfg"], wrap=self._gather).to(device)
+        self.losses = LossAggregator(config["loss_cfg"], wrap=self._gather, ignore_unfed=self.as_reference).to(device)
 
         self.log_hook = hooks.LogHook(cfg["log_iter"])
         self.hooks: list[hooks.Hook] = [
@@ -227,6 +236,7 @@ class Trainer:
             "rng": rng_states(self.device),
             "world_size": world_size(),
             "config": config_tree(self.config),
+            "compat": list(self.compat),
             "labels": list(self.dataset.label_set),
             "data_fingerprint": self.dataset.fingerprint(),
         }
@@ -250,6 +260,8 @@ class Trainer:
             logger.info("%.5f million parameters", sum(p.numel() for p in self.model.parameters()) / 1e6)
             text = write_config(self.folder, "config.yaml", self.config)
             logger.info("resolved config, saved as %s:\n%s", self.folder / "config.yaml", text)
+            if self.compat:
+                logger.info("%s", said(self.compat))
         network = wrap_network(
             self.model,
             self.device,

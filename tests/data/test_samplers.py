@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opengait.data.dataset import GaitDataset
-from opengait.data.samplers import InferenceSampler, TripletSampler
+from opengait.data.samplers import CommonSampler, InferenceSampler, TripletSampler
 
 
 def subjects(*counts: int) -> GaitDataset:
@@ -122,3 +122,25 @@ def test_the_references_batch_size_is_ignored_with_one_notice(caplog: pytest.Log
 def test_the_budget_is_a_number_of_frames(budget: Any) -> None:
     with pytest.raises(ValueError, match="frames_per_batch"):
         InferenceSampler(subjects(1), lengths=np.ones(3), frames_per_batch=budget)
+
+
+@given(count=st.integers(1, 20), size=st.integers(1, 30), world_size=st.integers(1, 5), iteration=st.integers(0, 10**6))
+def test_common_sampler_takes_any_sequences_each_once(count: int, size: int, world_size: int, iteration: int) -> None:
+    sampler = CommonSampler(cast(GaitDataset, SimpleNamespace(labels=["000"] * count)), size, seed=3)
+    batch = sampler.batch(iteration)
+    assert len(batch) == len(sampler) == size
+    assert set(batch.tolist()) <= set(range(count))
+    if size <= count:
+        assert len(set(batch.tolist())) == size
+    np.testing.assert_array_equal(batch, sampler.batch(iteration))
+    dealt = [position for rank in range(world_size) for position in sampler.positions(rank, world_size)]
+    assert sorted(dealt) == list(range(size))
+
+
+def test_common_sampler_has_no_epochs_and_leaves_nobody_out() -> None:
+    dataset = cast(GaitDataset, SimpleNamespace(labels=["000"] * 10))
+    batches = [CommonSampler(dataset, 4, seed=1).batch(iteration) for iteration in range(30)]
+    assert len({tuple(batch) for batch in batches}) > 20
+    assert set(np.concatenate(batches).tolist()) == set(range(10))
+    with pytest.raises(ValueError, match="CommonSampler takes a whole number"):
+        CommonSampler(dataset, cast(Any, [2, 4]))

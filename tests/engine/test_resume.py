@@ -234,7 +234,7 @@ def test_settings_of_the_optimiser_that_differ_from_the_config_are_named(
     assert resumed("same", {}, {}) == []
     changed = {"optimizer_cfg": {**adam, "weight_decay": 0.1, "betas": [0.8, 0.999]}}
     (said,) = resumed("other", {}, changed)
-    assert "betas (0.9, 0.999) (in the config [0.8, 0.999]), weight_decay 0.0 (in the config 0.1)" in said
+    assert "betas (0.9, 0.999) (in the config (0.8, 0.999)), weight_decay 0.0 (in the config 0.1)" in said
     assert "restore_hint" in said
     cycle = {"scheduler": "OneCycleLR", "max_lr": 0.1, "total_steps": 9}  # steers the betas itself
     assert resumed("cycle", {"scheduler_cfg": cycle}, {"scheduler_cfg": cycle}) == []

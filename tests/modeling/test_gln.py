@@ -65,6 +65,22 @@ def test_probe(phase: int, parameters: int, mean: float, std: float, elements: l
         check_probe(logits, 0.0196672, 0.541451, [1.16015, 1.14597, 1.14461, 0.155282])
 
 
+def test_compat_interchanges_classes_and_parts_of_the_logits() -> None:
+    model, reference = build_model(SMALL[2]), build_model({**SMALL[2], "compat": "reference"})
+    reference.load_state_dict(model.state_dict())
+    inputs = Inputs(sils(2, 3), torch.zeros(2, dtype=torch.int64))
+    with torch.no_grad():
+        ours, theirs = model(inputs), reference(inputs)
+    logits, odd = (result["training_feat"]["softmax"]["logits"] for result in (ours, theirs))
+    assert odd.shape == (2, 1, 5)  # the reference implementation's shape
+    torch.testing.assert_close(odd, logits.transpose(1, 2), rtol=0, atol=0)
+    torch.testing.assert_close(theirs["inference_feat"], ours["inference_feat"], rtol=0, atol=0)
+    with pytest.raises(ValueError, match="compat: reference"):
+        LossAggregator({"type": "CrossEntropyLoss", "log_prefix": "softmax"}, ignore_unfed=True)(
+            {"softmax": theirs["training_feat"]["softmax"]}
+        )
+
+
 @pytest.mark.parametrize("phase", [1, 2])
 def test_batched_and_packed_equal_one_at_a_time(phase: int) -> None:
     check_batched_and_packed(SMALL[phase])

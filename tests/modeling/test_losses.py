@@ -261,3 +261,39 @@ def test_aggregator_refuses_what_nothing_would_train(monkeypatch: pytest.MonkeyP
     with pytest.raises(ValueError, match=r"CentreLoss has parameters of its own \(centres\)"):
         LossAggregator({**entry, "learnt": True})
     LossAggregator({**entry, "learnt": False})
+
+
+def test_aggregator_refuses_what_no_checkpoint_would_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    class MemoryLoss(BaseLoss):
+        def __init__(self, persistent: bool) -> None:
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(2), persistent=persistent)
+
+    registry = Registry("loss", {})
+    registry.register(MemoryLoss)
+    monkeypatch.setattr(aggregator, "LOSSES", registry)
+    entry = {"type": "MemoryLoss", "log_prefix": "memory"}
+    with pytest.raises(ValueError, match=r"MemoryLoss has buffers of its own \(seen\).*persistent=False"):
+        LossAggregator({**entry, "persistent": True})
+    LossAggregator({**entry, "persistent": False})
+
+
+def test_aggregator_leaves_out_losses_that_get_nothing_if_told_to(caplog: pytest.LogCaptureFixture) -> None:
+    labels = torch.tensor([0, 0, 1, 1])
+    fed = {"triplet": {"embeddings": torch.randn(4, 3, 2), "labels": labels}}
+    both = [TRIPLET, {"type": "CrossEntropyLoss", "log_prefix": "softmax"}]
+    with pytest.raises(ValueError, match=r"loss_cfg names \['softmax'\]"):
+        LossAggregator(both)(fed)
+    tolerant = LossAggregator(both, ignore_unfed=True)
+    with caplog.at_level("WARNING"):
+        totals = [tolerant(fed)[0] for _ in range(3)]
+    assert totals[2] == LossAggregator(TRIPLET)(fed)[0]
+    (record,) = caplog.records
+    assert "names ['softmax']" in record.getMessage()
+    with pytest.raises(ValueError, match="no loss"):
+        tolerant({})
+
+
+def test_cross_entropy_refuses_classes_and_parts_interchanged() -> None:
+    with pytest.raises(ValueError, match="have one class"):
+        CrossEntropyLoss()(torch.zeros(4, 1, 5), torch.zeros(4, dtype=torch.int64))

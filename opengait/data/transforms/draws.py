@@ -41,8 +41,10 @@ class Draws:
 
     @classmethod
     def of_batch(cls, batch: Batch, stream: str) -> Draws:
-        device = batch.frames[0].device
-        return cls(batch.seed, batch.iteration, batch.positions, device, batch.lengths, stream)
+        device, positions, lengths = batch.frames[0].device, batch.positions, batch.lengths
+        if batch.as_one and lengths is not None:
+            positions, lengths = positions[:1], lengths.sum(dim=1, keepdim=True)
+        return cls(batch.seed, batch.iteration, positions, device, lengths, stream)
 
     def __len__(self) -> int:
         """Sequences n."""

@@ -26,7 +26,11 @@ class EvaluationHook(Hook):
 
     def start(self, trainer: Trainer) -> None:
         # Made before the first iteration, so that a mistake in the test set is not found after hours.
-        self._evaluator = evaluator = Evaluator(trainer.config, trainer.folder, device=trainer.device)
+        precision_of = trainer.cfg if trainer.as_reference else None
+        self._evaluator = evaluator = Evaluator(
+            trainer.config, trainer.folder, device=trainer.device, precision_of=precision_of
+        )
+        evaluator.compat = trainer.compat
         check_testing(trainer.config, evaluator.dataset, evaluator.transforms, trainer.model, training=True)
 
     def after_step(self, trainer: Trainer, step: Step) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from opengait.config.compat import COMPAT, said
 from opengait.engine.distributed import is_main
 from opengait.engine.hooks.base import Hook
 from opengait.modeling.message_manager import NoWriter
@@ -36,6 +37,8 @@ class TensorBoardHook(Hook):
         if is_main():
             # Events after the restored iteration belong to a run that was cut off there.
             self.writer = trainer.model.msg_mgr.writer = open_writer(trainer.folder, purge_step=trainer.iteration)
+            if trainer.compat:
+                self.writer.add_text(COMPAT, said(trainer.compat), trainer.iteration)
 
     def after_step(self, trainer: Trainer, step: Step) -> None:
         if self.writer is None or not step.counted or trainer.iteration % self.image_iter:

@@ -47,6 +47,11 @@ class CrossEntropyLoss(BaseLoss):
                 f"expected logits [n, k, p] and labels [n], found {list(logits.shape)}, {list(labels.shape)}"
             )
         classes = logits.shape[1]
+        if classes == 1 < logits.shape[2]:
+            raise ValueError(
+                f"logits {list(logits.shape)} have one class, and so teach nothing; expected [n, k, p]. Networks with "
+                "`compat: reference` in model_cfg may have classes and parts interchanged: leave it out to train them"
+            )
         # Looking at the values would make a GPU wait, so there the range is left to the device's own check.
         if labels.device.type == "cpu" and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise ValueError(

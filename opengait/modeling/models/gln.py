@@ -6,7 +6,7 @@ Shapes: n sequences, s frames, h x w pixels, c channels, p parts, k classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +48,8 @@ class GLNSettings(ModelSettings):
     """Share of the compact block's inputs that are dropped in training, phase 2."""
     class_num: int | None = Field(default=None, gt=0)
     """Classes k: subjects of the training set; needed in phase 2."""
+    compat: Literal["reference"] | None = None
+    """`reference` gives phase 2's logits as [n, 1, k], to be held against the reference implementation's."""
 
     @model_validator(mode="after")
     def _agree(self) -> GLNSettings:
@@ -73,6 +75,9 @@ class GLN(BaseModel):
 
     Phase 1 trains all parts with triplets. Phase 2 starts from its checkpoint (not strictly) and adds the compact
     block, a classifier of one vector for all parts; the embedding for testing stays that of the parts.
+
+    The reference implementation's logits of phase 2 have classes and parts interchanged, so that its own cross entropy
+    refuses every label above 0. `compat: reference` gives them in that form, which nothing here can be trained with.
     """
 
     Settings = GLNSettings
@@ -81,6 +86,7 @@ class GLN(BaseModel):
         c0, c1, c2, c3 = model_cfg["in_channels"]
         lateral, hidden = model_cfg["lateral_dim"], model_cfg["hidden_dim"]
         self.pretraining = model_cfg["Lateral_pretraining"]
+        self.logits_axis = 1 if model_cfg["compat"] == "reference" else -1
         self.sil_stage_0 = SetBlockWrapper(_stage(c0, c1, kernel_size=5))
         self.sil_stage_1 = SetBlockWrapper(_stage(c1, c2))
         self.sil_stage_2 = SetBlockWrapper(_stage(c2, c3))
@@ -131,7 +137,7 @@ class GLN(BaseModel):
 
         training_feat = {"triplet": {"embeddings": embeddings, "labels": labs}}
         if not self.pretraining:
-            training_feat["softmax"] = {"logits": self._compact(embeddings).unsqueeze(-1), "labels": labs}
+            training_feat["softmax"] = {"logits": self._compact(embeddings).unsqueeze(self.logits_axis), "labels": labs}
         return {
             "training_feat": training_feat,
             "visual_summary": {"image/sils": sils.transpose(1, 2).flatten(0, 1)},
