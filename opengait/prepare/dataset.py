@@ -30,6 +30,10 @@ from opengait.registry import nearest
 # Name -> where its class lies; imported when it is named.
 DATASETS = {
     "CASIA-B": "opengait.prepare.casia_b:CasiaB",
+    "OUMVLP": "opengait.prepare.oumvlp:Oumvlp",
+    "GREW": "opengait.prepare.grew:Grew",
+    "HID2022": "opengait.prepare.hid:Hid2022",
+    "HID2023": "opengait.prepare.hid:Hid2023",
 }
 
 
@@ -112,6 +116,8 @@ class RawDataset:
     """of the frames; other files in a folder are left alone"""
     default_size: ClassVar[int | None] = 64
     """height and width of normalised frames; None where frames are kept as they come and no size can be asked for"""
+    beside: ClassVar[re.Pattern[str] | None] = None
+    """folders whose own files are no sequence, and not worth a word"""
     pseudo_subjects: ClassVar[tuple[str, ...]] = ()
     """names in the subject level that are no person, such as `probe`"""
 
@@ -134,7 +140,7 @@ class RawDataset:
         for folder in sorted(folders, key=_disk_first):
             sequence = self.identify(folder.path)
             if sequence is None:
-                if folder.files:
+                if folder.files and not (self.beside and self.beside.search(folder.path)):
                     left_out.append(LeftOut(folder.path, "not part of the layout"))
                 continue
             sources = found.setdefault(sequence[:3], {})

@@ -68,10 +68,7 @@ def _placed(path: str, place: str, listed: Contents, ignored: Ignored) -> _Found
     """The folders of an archive, in a folder of its name unless it brings that itself."""
     name = os.path.basename(path)
     stem = name[: len(name) - len(suffix_of(name))]
-    if listed.unpacked:
-        tops = set(os.listdir(listed.unpacked))
-    else:
-        tops = listed.tops()
+    tops = set(os.listdir(listed.unpacked)) if listed.unpacked else listed.tops()
     base = place if stem in tops or PurePosixPath(place).name == stem else posixpath.join(place, stem)
     if listed.unpacked:
         return _walk(listed.unpacked, base, ignored)

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
@@ -21,6 +21,7 @@ from opengait.prepare.output import WORK_FOLDER, Entry, Output, write_sequence
 from opengait.prepare.pool import Pool, worker_count
 from opengait.prepare.raw_tree import scan
 from opengait.prepare.report import PrepareReport, make_report
+from opengait.prepare.unpack import Contents
 
 # Raised whenever the same raw files would give other frames.
 PREPARE_VERSION = 1
@@ -41,8 +42,8 @@ def prepare(
     """Brings a raw distribution into the training layout, `out/subject/type/view/view.pkl`, uint8 [s, size, size].
 
     The raw folder may hold the owners' archives, what was unpacked from them, or both. The same raw files give the same
-    bytes, for any number of workers. A call that was cut off goes on where it stopped when it is made again. A file that
-    is no usable frame costs that frame and a line in the report, which also lies in `out/prepare-report.json`.
+    bytes, for any number of workers. A call that was cut off goes on where it stopped when it is made again. A file
+    that is no usable frame costs that frame and a line in the report, which also lies in `out/prepare-report.json`.
 
     Args:
         dataset: CASIA-B, OUMVLP, ... (`opengait.prepare.dataset.DATASETS`).
@@ -63,7 +64,8 @@ def prepare(
     started = time.monotonic()
     reader, count = find_dataset(dataset), worker_count(workers)
     raw, out = Path(raw), Path(out)
-    settings = {"version": PREPARE_VERSION, "dataset": reader.name, "size": _frame_size(reader, size)}
+    size = _frame_size(reader, size)
+    settings = {"version": PREPARE_VERSION, "dataset": reader.name, "size": size}
     _check_folders(raw, out)
     if packed and finished_store(out, settings):
         raise ValueError(f"{out} holds the finished packed store already; remove it to prepare it again")
@@ -73,7 +75,7 @@ def prepare(
         written = 0
         bar = tqdm(total=len(plan.sequences), desc="prepare", unit="sequence", disable=not _shown(progress))
         with bar:
-            work = partial(_prepare_some, reader.name, str(tree), settings["size"], password)
+            work = partial(_prepare_some, reader.name, str(tree), size, password)
             for _, results in pool.run(work, _tasks(plan.sequences, output.entries, count)):
                 for entry, is_new in results:
                     if is_new:
@@ -116,7 +118,7 @@ def _plan(dataset: RawDataset, raw: Path, tree: Path, pool: Pool, password: str 
     work = str(tree / WORK_FOLDER)
     with tqdm(desc="archives", unit="archive", disable=not _shown(progress)) as bar:
 
-        def run(function, paths):  # type: ignore[no-untyped-def]
+        def run(function: Callable[[str], Contents], paths: list[str]) -> Iterator[tuple[str, Contents]]:
             for done in pool.run(function, paths):
                 bar.update()
                 yield done
