@@ -221,6 +221,31 @@ def synthesize_raw(
 
 
 @app.command()
+def prepare(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="CASIA-B, CASIA-B*, OUMVLP, GREW, HID2022, ...")],
+    raw: Annotated[Path, typer.Option(help="Folder of the download: archives, what was in them, or both.")],
+    out: Annotated[Path, typer.Option(help="Folder of the data set; made if absent.")],
+    size: Annotated[
+        int | None, typer.Option(help="Height and width of silhouettes; default 64. Not for sets that come normalised.")
+    ] = None,
+    packed: Annotated[bool, typer.Option("--packed", help="Write a packed store, not a tree of pickles.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Processes; default one a processor.")] = None,
+    password: Annotated[
+        str | None, typer.Option(envvar="OPENGAIT_PASSWORD", help="Of encrypted archives, as their owners gave it.")
+    ] = None,
+) -> None:
+    """Bring the raw download of a public data set into the training layout; goes on where it was cut off."""
+    from rich.console import Console
+
+    from opengait.prepare import prepare as prepare_dataset
+
+    report = prepare_dataset(dataset, raw, out, size=size, packed=packed, workers=workers, password=password)
+    console = Console()
+    for line in report.lines():
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where walkers and runs are kept.")] = Path("output/demo"),
     train_subjects: Annotated[int, typer.Option(help="Walkers to train on.")] = 80,
