@@ -5,84 +5,26 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 
 from opengait.data import pickles
 from opengait.data.errors import DataError
 from opengait.data.length_cache import cached_lengths
+from opengait.data.store import Frames, Selection
 
 log = logging.getLogger(__name__)
 
 
-class Record(NamedTuple):
-    """One sequence. `files` are the paths of its modalities in order; a store may name them by other means."""
-
-    subject: str
-    type: str
-    view: str
-    files: tuple[str, ...]
-
-
-class SequenceStore(Protocol):
-    """What a dataset needs of a place that holds sequences: a folder tree of pickles, or one packed file."""
-
-    records: list[Record]
-
-    def open(self, index: int) -> list[np.ndarray]:
-        """One array a modality, first axis time, equal lengths of 1 or more; data may be fetched when it is indexed."""
-        ...
-
-    def lengths(self) -> np.ndarray:
-        """Frames per sequence, int64 [n]."""
-        ...
-
-
-class Selection:
-    """Which files of a sequence folder are used, in which order (`data_cfg.data_in_use`).
-
-    A list of booleans is a mask over the sorted files, and files beyond it are left out; a list of integers names
-    positions, negative ones from the end, and gives the order. None takes every file.
-
-    Raises:
-        DataError: not such a list, or nothing selected.
-    """
-
-    def __init__(self, data_in_use: Sequence[bool | int] | None) -> None:
-        self.setting = data_in_use
-        self.positions: list[int] | None = None
-        if data_in_use is None:
-            return
-        if not isinstance(data_in_use, list | tuple) or not data_in_use:
-            raise DataError(f"data_cfg.data_in_use: a list of booleans or integers was expected, found {data_in_use!r}")
-        if all(isinstance(item, bool) for item in data_in_use):
-            self.positions = [position for position, used in enumerate(data_in_use) if used]
-        elif all(type(item) is int for item in data_in_use):
-            self.positions = list(data_in_use)
-        else:
-            raise DataError(f"data_cfg.data_in_use: booleans or integers, not both or others; found {data_in_use!r}")
-        if not self.positions:
-            raise DataError(f"data_cfg.data_in_use: {data_in_use!r} selects no file")
-
-    def apply(self, names: list[str], folder: str) -> list[str]:
-        """The used ones of the sorted file names of a folder."""
-        if self.positions is None:
-            return names
-        count = len(names)
-        missing = [position for position in self.positions if not -count <= position < count]
-        if missing:
-            raise DataError(
-                f"{folder}: data_cfg.data_in_use {self.setting!r} asks for file number {missing[0]} (from 0), "
-                f"the folder holds {count}: {', '.join(names[:5])}"
-            )
-        return [names[position] for position in self.positions]
-
-
 class PickleTree:
     """Sequences of the listed subjects, in the order given, types and views sorted.
+
+    Attributes:
+        subjects, types, views: one string a sequence.
+        modalities: files in use per sequence.
 
     Args:
         root: folder with one folder a subject.
@@ -98,21 +40,37 @@ class PickleTree:
         self.root = os.fspath(root)
         self._real_root = os.path.realpath(root)
         self._selection = selection
-        self.records: list[Record] = []
+        self.subjects: list[str] = []
+        self.types: list[str] = []
+        self.views: list[str] = []
+        self._names: list[tuple[str, ...]] = []
         self.empty: list[str] = []
         for subject in subjects:
             self._walk_subject(subject)
         if self.empty:
             log.warning("%d sequence folders are empty and left out, such as %s", len(self.empty), self.empty[0])
 
-    def open(self, index: int) -> list[np.ndarray]:
-        record = self.records[index]
-        arrays = [as_frames(pickles.load(path), path) for path in record.files]
+    @property
+    def modalities(self) -> int:
+        return len(self._names[0]) if self._names else 0
+
+    def folder(self, index: int) -> str:
+        """The folder of a sequence."""
+        return os.path.join(self.root, self.subjects[index], self.types[index], self.views[index])
+
+    def files(self, index: int) -> list[str]:
+        """The paths in use of a sequence, one a modality."""
+        folder = self.folder(index)
+        return [os.path.join(folder, name) for name in self._names[index]]
+
+    def open(self, index: int) -> list[Frames]:
+        files = self.files(index)
+        arrays = [as_frames(pickles.load(path), path) for path in files]
         first = len(arrays[0])
-        for path, array in zip(record.files, arrays, strict=True):
+        for path, array in zip(files, arrays, strict=True):
             if len(array) != first:
                 raise DataError(
-                    f"{path}: holds {len(array)} frames, {os.path.basename(record.files[0])} beside it holds {first}; "
+                    f"{path}: holds {len(array)} frames, {os.path.basename(files[0])} beside it holds {first}; "
                     "all modalities of a sequence have one length"
                 )
             if first == 0:
@@ -120,13 +78,18 @@ class PickleTree:
         return arrays
 
     def lengths(self) -> np.ndarray:
-        return cached_lengths(self._digest(), len(self.records), lambda index: len(self.open(index)[0]))
+        return cached_lengths(self.digest(), len(self.subjects), lambda index: len(self.open(index)[0]))
 
-    def _digest(self) -> str:
+    def damage(self, done: Callable[[int], object]) -> Iterator[str]:
+        """Nothing: pickles have no checksums, and whether they can be read is found out with their lengths."""
+        done(len(self.subjects))
+        return iter(())
+
+    def digest(self) -> str:
         """Changes when any file does, by path, size or time of change."""
         digest = hashlib.sha256()
-        for record in self.records:
-            for path in record.files:
+        for index in range(len(self.subjects)):
+            for path in self.files(index):
                 try:
                     status = os.stat(path)
                 except OSError as error:
@@ -140,12 +103,15 @@ class PickleTree:
             self._check_link(subject_path)
         for type_name, type_path in self._folders(subject_path):
             for view, folder in self._folders(type_path):
-                files = self._files(folder)
-                if files:
-                    self.records.append(Record(subject, type_name, view, files))
+                names = self._files(folder)
+                if names:
+                    self.subjects.append(subject)
+                    self.types.append(type_name)
+                    self.views.append(view)
+                    self._names.append(names)
 
     def _files(self, folder: str) -> tuple[str, ...]:
-        """The paths in use of a sequence folder; none where it is empty."""
+        """The names of the files in use of a sequence folder; none where it is empty."""
         entries = {entry.name: entry for entry in self._entries(folder)}
         if not entries:
             self.empty.append(folder)
@@ -158,13 +124,12 @@ class PickleTree:
                     f"{entry.path}: is {what}; the tree is subject/type/view/*.pkl. "
                     "Remove it or leave it out with data_cfg.data_in_use"
                 )
-        expected = len(self.records[0].files) if self.records else len(used)
-        if len(used) != expected:
+        if self._names and len(used) != self.modalities:
             raise DataError(
-                f"{folder}: holds {len(used)} modalities, {os.path.dirname(self.records[0].files[0])} holds "
-                f"{expected}; every sequence needs the same number (choose with data_cfg.data_in_use)"
+                f"{folder}: holds {len(used)} modalities, {self.folder(0)} holds {self.modalities}; every sequence "
+                "needs the same number (choose with data_cfg.data_in_use)"
             )
-        return tuple(entry.path for entry in used)
+        return tuple(entry.name for entry in used)
 
     def _folders(self, path: str) -> list[tuple[str, str]]:
         """(name, path) of the folders in a folder, sorted; stray files beside them are no sequences."""
@@ -187,19 +152,33 @@ class PickleTree:
             raise DataError(f"{path}: the link leads out of the dataset root, to {target}")
 
 
-def as_frames(value: Any, path: str) -> np.ndarray:
-    """The content of a data file as one numeric array, first axis time.
+def as_frames(value: Any, path: str) -> Frames:
+    """The content of a data file as one numeric array, first axis time; where the frames are point clouds of unequal
+    size, as the list of their arrays [points, values].
 
     Raises:
         DataError: neither an array nor lists of numbers or of arrays with equal shapes.
     """
     if isinstance(value, list | tuple):
+        if _is_ragged(value):
+            return [_numeric(frame, path) for frame in value]
         value = _stack(value, path)
+    return _numeric(value, path)
+
+
+def _numeric(value: Any, path: str) -> np.ndarray:
     if not isinstance(value, np.ndarray) or value.ndim == 0:
         raise DataError(f"{path}: an array with time as its first axis was expected, found {type(value).__name__}")
     if value.dtype.kind not in "biuf":
         raise DataError(f"{path}: an array of numbers was expected, found dtype {value.dtype}")
     return value
+
+
+def _is_ragged(items: list | tuple) -> bool:
+    """Whether these are point clouds [points, values] that differ in the number of points alone."""
+    if not all(isinstance(item, np.ndarray) and item.ndim == 2 and item.dtype.kind == "f" for item in items):
+        return False
+    return len({len(item) for item in items}) > 1 and len({(item.shape[1], item.dtype) for item in items}) == 1
 
 
 def _stack(items: list | tuple, path: str) -> np.ndarray:

@@ -58,7 +58,7 @@ def test_reading_gives_the_file_and_any_of_its_frames(make_tree: Make, cache: bo
     cfg = make_tree(modalities=3) | {"cache": cache}
     dataset = GaitDataset(cfg, training=True)
     for index in (0, 3):
-        stored = [pickle.loads(Path(path).read_bytes()) for path in dataset.store.records[index].files]
+        stored = [pickle.loads(Path(path).read_bytes()) for path in dataset.store.files(index)]
         frames = np.array([4, 0, 0, 2])
         for expected, whole, part in zip(stored, dataset.read(index), dataset.read(index, frames), strict=True):
             np.testing.assert_array_equal(whole, expected)
@@ -80,8 +80,8 @@ def test_reading_gives_the_file_and_any_of_its_frames(make_tree: Make, cache: bo
 )
 def test_data_in_use_selects_and_orders(make_tree: Make, chosen: Any, names: list[str]) -> None:
     dataset = GaitDataset(make_tree(modalities=3) | {"data_in_use": chosen}, training=True)
-    for record in dataset.store.records:
-        assert [Path(path).stem for path in record.files] == names
+    for index in range(len(dataset)):
+        assert [Path(path).stem for path in dataset.store.files(index)] == names
     assert dataset.modalities == len(names)
 
 
