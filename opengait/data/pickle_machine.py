@@ -252,7 +252,7 @@ STEPS: dict[int, Callable[[Machine], Any]] = {
         "c": lambda m: m.find(str(m.line(), "utf-8"), str(m.line(), "utf-8")),
         "i": lambda m: m.find(str(m.line(), "utf-8"), str(m.line(), "utf-8") + " (as an instance)"),
         "\x93": Machine.named_by_stack,
-        "R": Machine.reduce,
-        "b": Machine.build,
+        "R": lambda m: m.reduce(),  # looked up on the machine: one that admits more overrides these two
+        "b": lambda m: m.build(),
     }.items()
 }

@@ -45,10 +45,10 @@ def load(path: str | os.PathLike[str]) -> Any:
     return parse(content, os.fspath(path))
 
 
-def parse(content: mmap.mmap | bytes, name: str) -> Any:
-    """The object in the bytes of a pickle; `name` stands for it in messages."""
+def parse(content: mmap.mmap | bytes, name: str, machine: type[Machine] = Machine) -> Any:
+    """The object in the bytes of a pickle; `name` stands for it in messages, `machine` may admit more than arrays."""
     try:
-        return _finish(Machine(content).run(), {}, DEEPEST_NESTING)
+        return _finish(machine(content).run(), {}, DEEPEST_NESTING)
     except DataError as error:
         raise type(error)(f"{name}: {error}") from None
     except (IndexError, KeyError, TypeError, ValueError, OverflowError, struct.error, MemoryError) as error:
