@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from opengait.config.partition_rule import FORM, check_apart, subjects_of
 
 SECTIONS = (
     "data_cfg",
@@ -36,6 +38,29 @@ class Section(BaseModel):
     )
 
 
+class PartitionRule(Section):
+    """dataset_partition as a rule: ids and ranges of ids; see opengait.config.partition_rule."""
+
+    train: str | list[str] = Field(default_factory=list)
+    """Training subjects, such as '001-074'."""
+    test: str | list[str] = Field(default_factory=list)
+    """Test subjects."""
+
+    @field_validator("train", "test", mode="before")
+    @classmethod
+    def _can_be_read(cls, value: Any) -> Any:
+        subjects_of(value)
+        return value
+
+    @model_validator(mode="after")
+    def _names_each_subject_once(self) -> PartitionRule:
+        train, test = subjects_of(self.train), subjects_of(self.test)
+        if not train and not test:
+            raise ValueError(f"names no subject under train or test; {FORM}")
+        check_apart(train, test)
+        return self
+
+
 class DataSection(Section):
     """data_cfg: which sequences, and how they are read."""
 
@@ -43,8 +68,8 @@ class DataSection(Section):
     """First folder of the output path."""
     dataset_root: Annotated[str, Field(min_length=1)]
     """Folder of the subject/type/view tree, or of a packed store."""
-    dataset_partition: Annotated[str, Field(min_length=1)]
-    """JSON file with TRAIN_SET and TEST_SET, lists of subjects."""
+    dataset_partition: Annotated[str, Field(min_length=1)] | PartitionRule
+    """JSON file with TRAIN_SET and TEST_SET, lists of subjects; or a rule, {train: 001-074, test: 075-124}."""
     num_workers: NotNegative = 1
     """Reading processes per training process."""
     cache: bool = False

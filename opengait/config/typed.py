@@ -151,7 +151,8 @@ def _report_one(
         report.problem(here, key, f"missing; '{path[-1]}' must be given")
     elif "value_error" in kinds:
         for item in items:
-            report.problem(here, key, item["msg"].removeprefix("Value error, "))
+            if item["type"] == "value_error":  # the others are branches of a union that were not meant
+                report.problem(here, key, item["msg"].removeprefix("Value error, "))
     else:
         messages = list(dict.fromkeys(_words(item) for item in items))
         wanted = messages[0] + "".join(f" or {_after_verb(message)}" for message in messages[1:])

@@ -57,7 +57,7 @@ class GaitDataset(Dataset):
             self.store = PickleTree(self.root, subjects, selection)
         if not self.store.subjects:
             raise DataError(
-                f"{self.root}: no sequence found for {self._split} of {self.partition.path}; "
+                f"{self.root}: no sequence found for {self._split} of {self.partition.source}; "
                 f"{len(subjects)} subject folders such as {subjects[0]!r} were expected to hold type/view/*.pkl"
             )
         self._name_sequences(str(data_cfg.get("dataset_name") or ""), bool(data_cfg.get("self_supervised")))
@@ -75,11 +75,11 @@ class GaitDataset(Dataset):
         known = set(folders)
         listed = self.partition.train if self.training else self.partition.test
         if not listed:
-            raise DataError(f"{self.partition.path}: {self._split} names no subject")
+            raise DataError(f"{self.partition.source}: {self._split} names no subject")
         present = [subject for subject in listed if subject in known]
         if not present:
             raise DataError(
-                f"{self.root}: none of the {len(listed)} subjects in {self._split} of {self.partition.path} "
+                f"{self.root}: none of the {len(listed)} subjects in {self._split} of {self.partition.source} "
                 f"({_examples(listed)}) has a folder here; found {len(folders)} folders ({_examples(folders)})"
             )
         self.absent = [subject for subject in listed if subject not in known]
@@ -89,7 +89,7 @@ class GaitDataset(Dataset):
         self.unlisted = sorted(known - set(self.partition.train) - set(self.partition.test))
         if self.unlisted:
             log.info("%d folders in %s are in neither set of %s: %s",
-                     len(self.unlisted), self.root, self.partition.path, _examples(self.unlisted))  # fmt: skip
+                     len(self.unlisted), self.root, self.partition.source, _examples(self.unlisted))  # fmt: skip
         return present
 
     def _name_sequences(self, dataset_name: str, self_supervised: bool) -> None:

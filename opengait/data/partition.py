@@ -1,23 +1,40 @@
-"""The partition file: which subjects train and which are tested."""
+"""The partition, a file or a rule: which subjects train and which are tested."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from opengait.config.partition_rule import check_apart, subjects_of
 from opengait.data.errors import DataError
 
 log = logging.getLogger(__name__)
 
+KEY = "data_cfg.dataset_partition"
+RULE = ("train", "test")
+# Splits that are lists and no rule; the lists come with the data, and none is shipped here.
+LISTED = {
+    "Gait3D": "3000 training and 1000 test subjects and, as PROBE_SET, 1000 probe sequences",
+    "SUSTech1K": "250 training and 800 test subjects",
+    "CCGR-MINI": "571 training and 400 test subjects and, as GALLERY_SET, 795 gallery sequences",
+    "FreeGait": "500 training and 695 test subjects and, as PROBE_SET, 3571 probe sequences",
+}
+
 
 @dataclass(frozen=True)
 class Partition:
-    """Subject ids in file order; where a test set lists them, the probe and gallery sequences as `id-type-view`."""
+    """Subject ids in file order; where a test set lists them, the probe and gallery sequences as `id-type-view`.
 
-    path: Path
+    Attributes:
+        source: what messages call it: the file, or the config's key where it is a rule.
+    """
+
+    source: str
     train: list[str]
     test: list[str]
     probe: list[str] | None = None
@@ -40,15 +57,51 @@ def find_partition(path: str | os.PathLike[str]) -> Path:
         if found is not None:
             return found
     kind = "is a folder, not a partition file" if given.is_dir() else "no such partition file"
-    raise DataError(f"{path}: {kind} (data_cfg.dataset_partition; relative paths start at {Path.cwd()})")
+    where = f"({KEY}; relative paths start at {Path.cwd()})"
+    raise DataError(f"{path}: {kind} {where}{'' if given.is_dir() else _where_lists_come_from(given)}")
 
 
-def read_partition(path: str | os.PathLike[str]) -> Partition:
-    """Reads `{"TRAIN_SET": [ids], "TEST_SET": [ids]}`, with the optional lists `PROBE_SET` and `GALLERY_SET`.
+def _where_lists_come_from(path: Path) -> str:
+    """What to do where the file is the split of a data set that is known, and not shipped."""
+    names = {name.lower(): name for name in LISTED}
+    found = names.get(path.stem.lower().replace("_", "-"))
+    if found is None:
+        return ""
+    return (
+        f". The split of {found} is a list that its owners give out with the data ({LISTED[found]}), so it is not "
+        f"shipped: put that list, JSON with TRAIN_SET and TEST_SET, at {path}, or name its place in {KEY}. "
+        f"See datasets/{found}/README.md"
+    )
+
+
+def read_partition(given: str | os.PathLike[str] | Mapping[str, Any]) -> Partition:
+    """The subjects of a partition file or of a rule.
+
+    Args:
+        given: a JSON file `{"TRAIN_SET": [ids], "TEST_SET": [ids]}` with the optional lists `PROBE_SET` and
+            `GALLERY_SET`; or a rule such as `{"train": "001-074", "test": "075-124"}`, see
+            `opengait.config.partition_rule.subjects_of`.
 
     Raises:
-        DataError: no such file, not JSON, a list missing, an id that is no plain folder name, a subject in both sets.
+        DataError: no such file, not JSON, a list missing, an id that is no plain folder name, a subject in both sets,
+            a rule that cannot be read.
     """
+    return _from_rule(given) if isinstance(given, Mapping) else _from_file(given)
+
+
+def _from_rule(rule: Mapping[str, Any]) -> Partition:
+    unknown = [key for key in rule if key not in RULE]
+    if unknown or not rule:
+        raise DataError(f"{KEY}: a rule has the keys train and test, found {', '.join(map(repr, rule)) or 'none'}")
+    try:
+        train, test = (subjects_of(rule.get(key, [])) for key in RULE)
+        check_apart(train, test)
+    except ValueError as error:
+        raise DataError(f"{KEY}: {error}") from error
+    return Partition(KEY, train, test)
+
+
+def _from_file(path: str | os.PathLike[str]) -> Partition:
     file = find_partition(path)
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -63,7 +116,7 @@ def read_partition(path: str | os.PathLike[str]) -> Partition:
     if both:
         raise DataError(f"{file}: {_some(both)} in TRAIN_SET and TEST_SET; a tested subject must never be trained on")
     probe, gallery = (_strings(file, content, key) if key in content else None for key in ("PROBE_SET", "GALLERY_SET"))
-    return Partition(file, train, test, probe, gallery)
+    return Partition(str(file), train, test, probe, gallery)
 
 
 def _strings(file: Path, content: dict, key: str) -> list[str]:

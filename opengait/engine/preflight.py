@@ -169,6 +169,11 @@ def _open(config: Mapping[str, Any], section: str, findings: Findings) -> _Split
             f"{'training' if training else 'test'} data: {len(dataset.label_set)} subjects, {len(dataset)} sequences "
             f"of {int(lengths.min())} to {int(lengths.max())} frames in {dataset.root}"
         )
+        if dataset.unlisted:
+            findings.info(
+                f"{len(dataset.unlisted)} folders in {dataset.root} are in neither set of {dataset.partition.source} "
+                f"and take no part, such as {dataset.unlisted[0]}"
+            )
         return _Split(section, dataset, build_transforms(config[section]["transform"]))
     return None
 

@@ -43,6 +43,20 @@ def test_a_resolved_config_is_a_config_file(write):
     assert not again.warnings
 
 
+def test_a_partition_rule_goes_through_files_overrides_and_back(write):
+    rule = {"train": "001-074", "test": ["075-080", "090", "0x1f", "1_0", "no"]}
+    by_file = load_config(write({"data_cfg": {"dataset_partition": rule}}))
+    assert by_file.data_cfg.dataset_partition.to_dict() == rule
+    over_a_file_name = ["data_cfg.dataset_partition.train=001-074", f"data_cfg.dataset_partition.test={rule['test']}"]
+    assert load_config(write(), over_a_file_name) == by_file
+    assert yaml.safe_load(by_file.to_yaml()) == by_file.to_dict()
+    assert load_config(write(by_file.to_yaml(), "resolved.yaml")) == by_file
+    changed = load_config(write({"data_cfg": {"dataset_partition": rule}}), ["data_cfg.dataset_partition.test=100-124"])
+    assert changed.data_cfg.dataset_partition.to_dict() == {"train": "001-074", "test": "100-124"}
+    replaced = load_config(write({"data_cfg": {"dataset_partition": rule}}), ["data_cfg.dataset_partition=list.json"])
+    assert replaced.data_cfg.dataset_partition == "list.json"
+
+
 def test_access():
     config = Config.from_dict({"a": {"b": [1, {"c": 2}], "items": 3}})
     assert config.a.b[0] == 1

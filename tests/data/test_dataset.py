@@ -148,6 +148,19 @@ def test_what_does_not_match_the_partition_is_counted(make_tree: Make, caplog: p
     assert "1 sequence folders are empty" in text
 
 
+def test_a_rule_and_a_file_of_the_same_subjects_give_the_same_data(make_tree: Make) -> None:
+    cfg = make_tree()
+    rule = {"train": "001-005", "test": ["006-008", "009"]}
+    for training in (True, False):
+        by_file, by_rule = GaitDataset(cfg, training), GaitDataset(cfg | {"dataset_partition": rule}, training)
+        assert by_rule.fingerprint() == by_file.fingerprint()
+        assert by_rule.labels == by_file.labels
+    said = refused(cfg | {"dataset_partition": {"train": "101-110", "test": "006"}})
+    assert "none of the 10 subjects in TRAIN_SET of data_cfg.dataset_partition (101, 102, 103, ...)" in said
+    said = refused(cfg | {"dataset_partition": {"test": "006"}})
+    assert said == "data_cfg.dataset_partition: TRAIN_SET names no subject"
+
+
 def test_self_supervised_training_makes_every_sequence_a_class(make_tree: Make) -> None:
     cfg = make_tree() | {"self_supervised": True}
     assert GaitDataset(cfg, training=True).labels[0] == "001-nm-01-000"
