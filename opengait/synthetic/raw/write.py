@@ -22,6 +22,8 @@ LAYOUTS = {
     "CASIA-B*": "opengait.synthetic.raw.casia_b:CasiaBStar",
     "OUMVLP": "opengait.synthetic.raw.oumvlp:Oumvlp",
     "GREW": "opengait.synthetic.raw.grew:Grew",
+    "HID2022": "opengait.synthetic.raw.hid:Hid2022",
+    "HID2023": "opengait.synthetic.raw.hid:Hid2023",
     "Gait3D": "opengait.synthetic.raw.gait3d:Gait3d",
 }
 
