@@ -30,10 +30,12 @@ from opengait.registry import nearest
 # Name -> where its class lies; imported when it is named.
 DATASETS = {
     "CASIA-B": "opengait.prepare.casia_b:CasiaB",
+    "CASIA-B*": "opengait.prepare.casia_b_star:CasiaBStar",
     "OUMVLP": "opengait.prepare.oumvlp:Oumvlp",
     "GREW": "opengait.prepare.grew:Grew",
     "HID2022": "opengait.prepare.hid:Hid2022",
     "HID2023": "opengait.prepare.hid:Hid2023",
+    "Gait3D": "opengait.prepare.gait3d:Gait3D",
 }
 
 
