@@ -142,7 +142,7 @@ class RawDataset:
         for folder in sorted(folders, key=_disk_first):
             sequence = self.identify(folder.path)
             if sequence is None:
-                if folder.files and not (self.beside and self.beside.search(folder.path)):
+                if folder.path and folder.files and not (self.beside and self.beside.search(folder.path)):
                     left_out.append(LeftOut(folder.path, "not part of the layout"))
                 continue
             sources = found.setdefault(sequence[:3], {})

@@ -72,7 +72,9 @@ class Hid(RawDataset):
             if self.size is not None:
                 of_shape(frames[0], self.size, self.size)
         except (DataError, UnreadableFile) as error:
-            return Prepared({}, len(names), [DroppedFrame(names[0], UNREADABLE, str(error))])
+            return Prepared(
+                {}, len(names), [DroppedFrame(names[0], UNREADABLE, str(error).removeprefix(f"{names[0]}: "))]
+            )
         except Unusable as reason:
             return Prepared({}, len(names), [DroppedFrame(names[0], *reason.args)])
         return Prepared({f"{sequence.view}.pkl": np.ascontiguousarray(frames)}, len(frames), [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -24,7 +25,7 @@ WORK_FOLDER = ".opengait-unpacked"
 _UNFINISHED = ".opengait-unfinished-"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """What became of one sequence; a line of SEQUENCES_FILE."""
 
@@ -70,8 +71,9 @@ class Output:
 
     def __init__(self, out: Path, settings: Mapping[str, Any]) -> None:
         self.out = out
+        self._changed = False
         marker = out / SETTINGS_FILE
-        if not marker.is_file() and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if not marker.is_file() and out.exists() and (not out.is_dir() or set(os.listdir(out)) - {WORK_FOLDER}):
             raise ValueError(f"{out} exists and holds something else; choose a new or empty folder")
         out.mkdir(parents=True, exist_ok=True)
         self._marker = os.open(marker, os.O_RDWR | os.O_CREAT, 0o666)
@@ -81,7 +83,6 @@ class Output:
             self.entries = self._read_entries()
             for left_behind in out.glob(f"{_UNFINISHED}*"):
                 left_behind.unlink()
-            (out / REPORT_FILE).unlink(missing_ok=True)
             self._journal = (out / SEQUENCES_FILE).open("ab")
         except BaseException:
             os.close(self._marker)
@@ -92,10 +93,18 @@ class Output:
 
     def __exit__(self, *_: object) -> None:
         self._journal.close()
+        if not self._used():  # nothing came of it, so the folder is free for another data set
+            for name in (SEQUENCES_FILE, REPORT_FILE, SETTINGS_FILE):
+                (self.out / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # archives that were unpacked stay
+                self.out.rmdir()
         os.close(self._marker)
 
     def add(self, entry: Entry) -> None:
         """Notes what became of a sequence, after its files have been written."""
+        if not self._changed:
+            (self.out / REPORT_FILE).unlink(missing_ok=True)
+            self._changed = True
         self.entries[entry.sequence] = entry
         self._journal.write(_line(entry))
         self._journal.flush()
@@ -110,29 +119,30 @@ class Output:
     def _lock(self) -> None:
         try:
             fcntl.flock(self._marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{self.out}: another process prepares a data set there; wait for it or end it") from None
+            held = os.path.samestat(os.fstat(self._marker), os.stat(self.out / SETTINGS_FILE))
+        except (BlockingIOError, FileNotFoundError):
+            held = False
         except OSError as error:  # some network file systems have no locks
             log.info("%s cannot be locked: %s", self.out, error)
+            return
+        if not held:
+            raise ValueError(f"{self.out}: another process prepares a data set there; wait for it or end it")
 
     def _claim(self, wanted: dict[str, Any]) -> None:
         """Marks the folder with the settings, so that two different data sets never mix."""
         content = os.pread(self._marker, 1 << 20, 0)
-        if content and (self.out / SEQUENCES_FILE).exists():
-            try:
-                found = json.loads(content)
-            except ValueError as error:
-                raise ValueError(
-                    f"{self.out / SETTINGS_FILE}: not readable ({error}); choose another folder"
-                ) from error
-            differing = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
-            if differing:
-                was = ", ".join(f"{key} {found.get(key)}" for key in differing)
-                now = ", ".join(f"{key} {wanted.get(key)}" for key in differing)
-                raise ValueError(f"{self.out} was prepared otherwise ({was}; now {now}): choose another folder")
+        if content and self._used():
+            check_settings(self.out, content, wanted)
             return
         os.ftruncate(self._marker, 0)
         os.pwrite(self._marker, json.dumps(wanted, indent=2).encode() + b"\n", 0)
+
+    def _used(self) -> bool:
+        """Whether a sequence was written, or begun."""
+        journal = self.out / SEQUENCES_FILE
+        return (journal.is_file() and journal.stat().st_size > 0) or any(
+            path.is_dir() and path.name != WORK_FOLDER for path in self.out.iterdir()
+        )
 
     def _read_entries(self) -> dict[str, Entry]:
         """What was done before; the last line may have been written in part, and is then taken off."""
@@ -148,6 +158,19 @@ class Output:
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: not readable ({error}); remove {self.out} or choose another folder") from error
         return {entry.sequence: entry for entry in entries}
+
+
+def check_settings(out: Path, content: bytes, wanted: Mapping[str, Any]) -> None:
+    """Raises ValueError where the text of a folder's SETTINGS_FILE is not that of these settings."""
+    try:
+        found = dict(json.loads(content))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{out / SETTINGS_FILE}: not readable ({error}); choose another folder") from error
+    differing = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
+    if differing:
+        was = ", ".join(f"{key} {found.get(key)}" for key in differing)
+        now = ", ".join(f"{key} {wanted.get(key)}" for key in differing)
+        raise ValueError(f"{out} was prepared otherwise ({was}; now {now}); choose another folder")
 
 
 def write_sequence(out: str, folder: str, arrays: Mapping[str, np.ndarray]) -> dict[str, list[int]]:

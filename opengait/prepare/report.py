@@ -87,6 +87,18 @@ class PrepareReport:
             del fields[name]
         return fields
 
+    @classmethod
+    def from_json(cls, out: Path, fields: dict[str, Any]) -> PrepareReport:
+        """A report that was written before; all of its sequences were there already."""
+        tallies = {
+            name: {reason: Tally(**tally) for reason, tally in fields[name].items()}
+            for name in ("dropped_frames", "left_out")
+        }
+        single = {name: Tally(**fields[name]) for name in ("empty_sequences", "short_sequences", "not_in_raw")}
+        comparisons = [Comparison(**comparison) for comparison in fields["comparisons"]]
+        changed = {**fields, **tallies, **single, "comparisons": comparisons}
+        return cls(**changed, out=out, kept=fields["sequences"] + single["empty_sequences"].count)
+
     def lines(self) -> Iterator[str]:
         """The report as text."""
         form = "packed store" if self.packed else "pickle tree"

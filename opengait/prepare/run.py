@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import shutil
 import sys
@@ -17,11 +19,13 @@ from tqdm import tqdm
 
 from opengait.prepare.dataset import LeftOut, Plan, Planned, RawDataset, check_recognised, find_dataset
 from opengait.prepare.folders import OpenFolders, listing_digest
-from opengait.prepare.output import WORK_FOLDER, Entry, Output, write_sequence
+from opengait.prepare.output import REPORT_FILE, WORK_FOLDER, Entry, Output, write_sequence
 from opengait.prepare.pool import Pool, worker_count
 from opengait.prepare.raw_tree import scan
 from opengait.prepare.report import PrepareReport, make_report
 from opengait.prepare.unpack import Contents
+
+log = logging.getLogger(__name__)
 
 # Raised whenever the same raw files would give other frames.
 PREPARE_VERSION = 1
@@ -59,16 +63,18 @@ def prepare(
         ValueError: an unknown data set, a raw folder that holds another or none, an archive that cannot be read or
             means harm, or an output folder that holds something else or is being written.
     """
-    from opengait.prepare.packed import finished_store, pack, tree_folder
+    from opengait.prepare.packed import is_finished, pack, tree_folder
 
     started = time.monotonic()
     reader, count = find_dataset(dataset), worker_count(workers)
     raw, out = Path(raw), Path(out)
     size = _frame_size(reader, size)
-    settings = {"version": PREPARE_VERSION, "dataset": reader.name, "size": size}
+    settings = {"version": PREPARE_VERSION, "dataset": reader.name, "size": size, "packed": packed}
     _check_folders(raw, out)
-    if packed and finished_store(out, settings):
-        raise ValueError(f"{out} holds the finished packed store already; remove it to prepare it again")
+    if packed and is_finished(out, settings):
+        shutil.rmtree(tree_folder(out), ignore_errors=True)  # a call may have been cut off just before it did that
+        log.info("%s is a finished packed store, and stays as it is; remove it to prepare it again", out)
+        return PrepareReport.from_json(out, json.loads((out / REPORT_FILE).read_text()))
     tree = tree_folder(out) if packed else out
     with Output(tree, settings) as output, Pool(count) as pool:
         plan = _plan(reader, raw, tree, pool, password, progress)
@@ -86,8 +92,10 @@ def prepare(
         report = make_report(reader, out, packed, output.entries, planned, plan.left_out)
         output.finish(report.to_json())
         shutil.rmtree(tree / WORK_FOLDER, ignore_errors=True)
+        if packed:
+            pack(tree, out, count, progress)
     if packed:
-        pack(tree, out, count, progress)
+        shutil.rmtree(tree)
     kept = len(plan.sequences) - written
     return replace(report, written=written, kept=kept, seconds=time.monotonic() - started)
 
