@@ -79,23 +79,6 @@ def test_a_rule_stands_for_a_partition_and_folders_that_it_leaves_out_are_counte
     assert "007, 008" in warning
 
 
-def test_damaged_sequences_of_a_packed_store_are_errors_unless_left_unchecked(folder):
-    pack_tree(folder / "data", progress=False)
-    override = f"data_cfg.dataset_root={folder}/data-packed"
-    assert said(check(folder, override), "error") == []
-    frames = folder / "data-packed" / "frames-silhouettes.bin"
-    content = bytearray(frames.read_bytes())
-    content[8 * 4096 + 100] ^= 1
-    frames.write_bytes(content)
-    [error] = said(check(folder, override), "error")
-    assert "data-packed: sequence 001/bg-01/090 is damaged" in error
-    assert said(check(folder, override, checksums=False), "error") == []
-    assert said(check(folder, override, phase="test"), "error") == []  # sequences of the other split
-    frames.write_bytes(bytes(len(content)))
-    errors = said(check(folder, override, phase="train"), "error")
-    assert "22 more sequences are damaged" in errors[10]
-
-
 def test_too_few_subjects_and_sequences_for_a_batch_are_warned_of(folder):
     warnings = said(check(folder, "trainer_cfg.sampler.batch_size=[9, 9]"), "warning")
     assert len(warnings) == 2
