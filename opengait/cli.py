@@ -104,6 +104,7 @@ def check(
     plugin: Plugins = None,
     phase: Annotated[Phase | None, typer.Option(help="Check one phase only; else both.")] = None,
     batch: Annotated[bool, typer.Option(help="Put one batch through the network.")] = True,
+    checksums: Annotated[bool, typer.Option(help="Read all of a packed store and compare its checksums.")] = True,
     device: Device = "auto",
     output: Output = Path("output"),
 ) -> None:
@@ -119,6 +120,7 @@ def check(
         run_batch=batch,
         phase=None if phase is None else phase.value,
         output=output,
+        checksums=checksums,
     )
     console = Console()
     for finding in findings:
@@ -243,6 +245,26 @@ def prepare(
     console = Console()
     for line in report.lines():
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def pack(
+    root: Annotated[Path, typer.Argument(metavar="DIR", help="Folder tree subject/type/view/*.pkl.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the packed store; default DIR-packed.")] = None,
+    use: Annotated[
+        list[int] | None,
+        typer.Option(help="Position of a modality, in the order of file names from 0; repeatable. Default all."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads that read ahead; default one a processor.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a packed store that is there.")] = False,
+) -> None:
+    """Pack a data set into one file a modality and an index, which any dataset_root may name in place of the tree."""
+    from rich.console import Console
+
+    from opengait.data.tree_packing import pack_tree
+
+    report = pack_tree(root, out, data_in_use=use, workers=workers, force=force)
+    Console().print(str(report), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -97,6 +97,20 @@ def test_a_process_that_fails_alone_is_heard(experiment, monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("rank 1: /nowhere: no such folder")
 
 
+def test_pack(opengait, experiment):
+    root = Path(experiment).parent / "data"
+    packed = opengait("pack", str(root), "--out", "packed")
+    assert packed.status == 0, packed.err
+    assert "6 subjects, 48 sequences, 384 frames; silhouettes 1.6 MB" in packed.out
+    checked = opengait("check", experiment, "--no-batch", "--set", "data_cfg.dataset_root=packed")
+    assert checked.status == 0, checked.out
+    again = opengait("pack", str(root), "--out", "packed")
+    assert again.status == 2
+    assert "holds a packed store already" in again.err
+    assert opengait("pack", str(root), "--out", "packed", "--force", "--workers", "1").status == 0
+    assert opengait("pack", str(root), "--out", "other", "--use", "1").status == 2
+
+
 def test_synthesize(opengait):
     arguments = ["synthesize", "--out", "walkers", "--subjects", "2", "--train-subjects", "1", "--type", "nm-01"]
     arguments += ["--view", "000", "--frames", "5", "5", "--workers", "1"]

@@ -76,8 +76,8 @@ def pack_tree(
 
 def modality_names(tree: PickleTree) -> list[str]:
     """Names of a tree's modalities, from those of its files without the view: `090.pkl` holds silhouettes,
-    `090-aligned-sils.pkl` aligned-sils, `0-depth.pkl` 0-depth. Where sequences name theirs differently, or not by
-    letters, digits and `._-`, they are modality-0, modality-1, ...
+    `090-aligned-sils.pkl` aligned-sils, `sils-090.pkl` sils, `0-depth.pkl` 0-depth. Where sequences name theirs
+    differently, or not by letters, digits and `._-`, they are modality-0, modality-1, ...
 
     Raises:
         DataError: there is no sequence.
@@ -97,8 +97,9 @@ def modality_names(tree: PickleTree) -> list[str]:
 def _without_view(name: str, view: str) -> str:
     if name == view:
         return "silhouettes"
-    rest = name.removeprefix(view)
-    return rest[1:] if rest != name and rest[0] in "-_" and len(rest) > 1 else name
+    for mark in "-_":
+        name = name.removeprefix(f"{view}{mark}").removesuffix(f"{mark}{view}")
+    return name
 
 
 def _read_ahead(tree: PickleTree, indices: Sequence[int], threads: int) -> Iterator[tuple[int, list[Frames]]]:

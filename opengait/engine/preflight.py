@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from opengait.config.compat import REFERENCE, in_use, said
 from opengait.data.dataset import GaitDataset
 from opengait.data.loader import BatchLoader, test_loader, train_loader
 from opengait.data.transforms import Transforms, build_transforms
 from opengait.engine.checkpoint import CheckpointError, find_checkpoint
+from opengait.engine.class_shards import check_elementwise, check_shards
 from opengait.engine.distributed import choose_device
 from opengait.engine.findings import Finding, Findings, Level
 from opengait.engine.fit import check_class_numbers, check_frames, check_pairs, check_protocol, check_same_size
@@ -31,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 Phase = Literal["train", "test"]
 
+SHOWN = 10  # of the damaged sequences
 # What a network raises when it is given what it cannot take; anything else is a fault of the program.
 REFUSALS = (RuntimeError, TypeError, IndexError, KeyError, AttributeError)
 
@@ -76,6 +80,8 @@ def _check_training(config: Mapping[str, Any], split: _Split, model: nn.Module, 
     check_frames(split.dataset, split.transforms, model, split.section, findings)
     check_class_numbers(config["model_cfg"], len(split.dataset.label_set), findings)
     check_pairs(config["loss_cfg"], config["trainer_cfg"]["sampler"], split.dataset, findings)
+    if config["trainer_cfg"].get("shard_classes"):
+        check_shards(model, config["loss_cfg"], findings)
 
 
 def _check_testing(
@@ -94,18 +100,20 @@ def preflight(
     run_batch: bool = True,
     phase: Phase | None = None,
     output: str | Path = "output",
+    checksums: bool = True,
 ) -> list[Finding]:
     """Checks a resolved config against the disk and the network; changes nothing and never raises for a mistake.
 
-    Data root and partition; subjects that are missing; frame shapes and values against transforms and network;
-    classes and P x K against subjects; protocol against test sequences; checkpoints; one batch through the network,
-    its losses, the optimiser and the schedule.
+    Data root and partition; subjects that are missing; checksums of a packed store; frame shapes and values against
+    transforms and network; classes and P x K against subjects; protocol against test sequences; checkpoints; one batch
+    through the network, its losses, the optimiser and the schedule.
 
     Args:
         device: where the batch runs: 'cpu', 'cuda', 'auto'. On a CPU it is a small one.
         run_batch: also run a batch in training and one in testing.
         phase: only what 'train' or 'test' needs; None checks both.
         output: where runs are kept; their checkpoints are looked for there.
+        checksums: read every sequence of a packed store and compare it with its checksum.
 
     Returns:
         Findings in the order of the checks; no error among them means that a run will start.
@@ -113,12 +121,18 @@ def preflight(
     findings = Findings()
     with findings.listening(), torch.random.fork_rng(devices=[]), findings.catching():
         load_plugins(config.get("plugins") or ())
-        _preflight(config, device, run_batch, phase, Path(output), findings)
+        _preflight(config, device, run_batch, phase, Path(output), checksums, findings)
     return findings.found
 
 
 def _preflight(
-    config: Mapping[str, Any], device: str, run_batch: bool, phase: Phase | None, output: Path, findings: Findings
+    config: Mapping[str, Any],
+    device: str,
+    run_batch: bool,
+    phase: Phase | None,
+    output: Path,
+    checksums: bool,
+    findings: Findings,
 ) -> None:
     with findings.catching():
         chosen = choose_device(device)
@@ -128,6 +142,10 @@ def _preflight(
     testing = phase in (None, "test") or bool(config["trainer_cfg"].get("with_test"))
     train_split = _open(config, "trainer_cfg", findings) if training else None
     test_split = _open(config, "evaluator_cfg", findings) if testing else None
+    for split in (train_split, test_split):
+        if checksums and split is not None:
+            with findings.catching():
+                _check_checksums(split.dataset, findings)
     model = None
     with findings.catching("model_cfg", *REFUSALS):
         model = build_model(config["model_cfg"], training=True, data_cfg=config["data_cfg"], config=config)
@@ -176,6 +194,16 @@ def _open(config: Mapping[str, Any], section: str, findings: Findings) -> _Split
             )
         return _Split(section, dataset, build_transforms(config[section]["transform"]))
     return None
+
+
+def _check_checksums(dataset: GaitDataset, findings: Findings) -> None:
+    """Every sequence of a packed store; a folder tree has no checksums."""
+    with tqdm(total=len(dataset), desc="checksums", unit="sequence", disable=not sys.stderr.isatty()) as shown:
+        damage = list(dataset.store.damage(shown.update))
+    for message in damage[:SHOWN]:
+        findings.error(message)
+    if len(damage) > SHOWN:
+        findings.error(f"{dataset.root}: {len(damage) - SHOWN} more sequences are damaged")
 
 
 def _check_checkpoints(config: Mapping[str, Any], phase: Phase | None, output: Path, findings: Findings) -> None:
@@ -250,6 +278,8 @@ def _train_one_batch(
         raise ValueError("the loss does not depend on any parameter of the network; nothing would be learnt")
     total.backward()
     optimizer = build_optimizer(config["optimizer_cfg"], model)
+    if cfg.get("shard_classes"):
+        check_elementwise(optimizer)
     build_scheduler(config["scheduler_cfg"], optimizer, model)
     findings.info(f"one training batch of {len(batch)} sequences: loss {float(total.detach()):.4f}")
 

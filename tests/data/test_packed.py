@@ -193,7 +193,8 @@ def test_thirty_frames_of_a_sequence_are_thirty_frames(make_tree: Make, monkeypa
     [
         (["{view}"], ["silhouettes"]),
         (["{view}-aligned-sils", "{view}-ratios"], ["aligned-sils", "ratios"]),
-        (["0-depth", "1-{view}"], ["modality-0", "modality-1"]),  # another name in each view
+        (["sils-{view}", "smpls-{view}"], ["sils", "smpls"]),
+        (["0-depth", "x{view}"], ["modality-0", "modality-1"]),  # another name in each view
         (["silhouettes", "{view}"], ["modality-0", "modality-1"]),  # the same name twice
         (["sil honette"], ["modality-0"]),
     ],

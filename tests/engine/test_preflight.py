@@ -11,6 +11,7 @@ import torch
 from gait_folder import write_experiment, write_gait_folder, write_partition, write_sequence
 
 from opengait.config import load_config
+from opengait.data.tree_packing import pack_tree
 from opengait.engine.preflight import preflight
 from opengait.modeling.base_model import BaseModel
 from opengait.registry import MODELS, TRANSFORMS
@@ -77,6 +78,23 @@ def test_a_rule_stands_for_a_partition_and_folders_that_it_leaves_out_are_counte
     (warning,) = said(check(folder, "data_cfg.dataset_partition={train: 001-004, test: 005-008}"), "warning")
     assert "2 of 4 subjects in TEST_SET are not in" in warning
     assert "007, 008" in warning
+
+
+def test_damaged_sequences_of_a_packed_store_are_errors_unless_left_unchecked(folder):
+    pack_tree(folder / "data", progress=False)
+    override = f"data_cfg.dataset_root={folder}/data-packed"
+    assert said(check(folder, override), "error") == []
+    frames = folder / "data-packed" / "frames-silhouettes.bin"
+    content = bytearray(frames.read_bytes())
+    content[8 * 4096 + 100] ^= 1
+    frames.write_bytes(content)
+    [error] = said(check(folder, override), "error")
+    assert "data-packed: sequence 001/bg-01/090 is damaged" in error
+    assert said(check(folder, override, checksums=False), "error") == []
+    assert "is damaged" not in str(said(check(folder, override, phase="test"), "error"))  # it is in the other split
+    frames.write_bytes(bytes(len(content)))
+    errors = said(check(folder, override, phase="train"), "error")
+    assert "22 more sequences are damaged" in errors[10]
 
 
 def test_too_few_subjects_and_sequences_for_a_batch_are_warned_of(folder):
