@@ -34,7 +34,9 @@ def tree(tmp_path: Path) -> Path:
 def in_processes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[dict[str, Any]]]:
     """Runs jobs of `engine_worker.py` in several gloo processes; job name -> result, for every rank."""
 
-    def run(jobs: dict[str, dict[str, Any]], processes: int = 2) -> list[dict[str, Any]]:
+    def run(
+        jobs: dict[str, dict[str, Any]], processes: int = 2, worker: str = "engine_worker.py"
+    ) -> list[dict[str, Any]]:
         folder = tmp_path_factory.mktemp("processes")
         (folder / "jobs.json").write_text(json.dumps(jobs))
         common = {
@@ -45,7 +47,7 @@ def in_processes(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list
         }
         started = [
             subprocess.Popen(
-                [sys.executable, str(HERE / "engine_worker.py"), str(folder)],
+                [sys.executable, str(HERE / worker), str(folder)],
                 env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
