@@ -20,7 +20,7 @@ class BatchReader:
     Args:
         dataset, choice: where the frames come from, and which are taken.
         purpose: the purpose that frame choice is keyed by, with (seed, iteration, position).
-        packed: join sequences of unequal length along time; otherwise every sequence must give the same number.
+        packed: join sequences along time, whatever their lengths; None does so only where the lengths differ.
         transforms: those of them that work on arrays are applied here.
         as_one: augment a packed batch as if it were one sequence.
     """
@@ -31,7 +31,7 @@ class BatchReader:
         choice: FrameChoice,
         seed: int,
         purpose: str,
-        packed: bool,
+        packed: bool | None,
         transforms: Transforms | None = None,
         as_one: bool = False,
     ) -> None:
@@ -54,8 +54,10 @@ class BatchReader:
             self.choice.choose(len(arrays[0]), generator(self.purpose, self.seed, iteration, int(position)))
             for arrays, position in zip(opened, positions, strict=True)
         ]
-        frames = [self._join(modality, opened, chosen, indices) for modality in range(self.dataset.modalities)]
-        lengths = torch.tensor([[len(frame_indices) for frame_indices in chosen]]) if self.packed else None
+        counts = [len(frame_indices) for frame_indices in chosen]
+        packed = len(set(counts)) > 1 if self.packed is None else self.packed
+        frames = [self._join(modality, opened, chosen, indices, packed) for modality in range(self.dataset.modalities)]
+        lengths = torch.tensor([counts]) if packed else None
         batch = Batch(
             frames=frames,
             labels=torch.from_numpy(self.dataset.class_index[indices]),
@@ -71,7 +73,12 @@ class BatchReader:
         return batch if self.transforms is None else self.transforms.prepare(batch)
 
     def _join(
-        self, modality: int, opened: list[list[np.ndarray]], chosen: list[np.ndarray], indices: np.ndarray
+        self,
+        modality: int,
+        opened: list[list[np.ndarray]],
+        chosen: list[np.ndarray],
+        indices: np.ndarray,
+        packed: bool,
     ) -> Tensor:
         """One modality of all sequences, [n, s, ...] or packed [1, sum of lengths, ...]."""
         first = opened[0][modality]
@@ -89,5 +96,5 @@ class BatchReader:
                 )
             joined[start : start + len(frames)] = array[frames]
             start += len(frames)
-        shape = (1, total) if self.packed else (len(opened), len(chosen[0]))
+        shape = (1, total) if packed else (len(opened), len(chosen[0]))
         return torch.from_numpy(joined).reshape(*shape, *first.shape[1:])

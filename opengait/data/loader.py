@@ -100,8 +100,9 @@ def test_loader(
     num_workers: int = 0,
     pin_memory: bool = False,
     transforms: Transforms | None = None,
+    ragged: bool = False,
 ) -> BatchLoader:
-    """This process's share of the test batches: equal lengths within a batch, every sequence once over all processes.
+    """This process's share of the test batches: every sequence once over all processes.
 
     A sequence's frames depend on the seed and its index alone. Processes may have unequal numbers of batches.
 
@@ -109,6 +110,7 @@ def test_loader(
         sampler_cfg: the section `evaluator_cfg.sampler`.
         frames_per_batch: most frames in a batch; a longer sequence stands alone and is not shortened.
         transforms: as for training.
+        ragged: sequences of different lengths share batches, packed end to end; else a batch has one length.
 
     Raises:
         DataError: an impossible sampler section or budget.
@@ -119,10 +121,10 @@ def test_loader(
     # The number to be drawn is known beforehand, since each sequence has its own generator.
     counts = choice.counts(dataset.lengths(), lambda index: generator(purpose, seed, 0, index))
     sampler: InferenceSampler = _build_sampler(
-        sampler_cfg, {}, dataset=dataset, lengths=counts, frames_per_batch=frames_per_batch
+        sampler_cfg, {}, dataset=dataset, lengths=counts, frames_per_batch=frames_per_batch, ragged=ragged
     )
     jobs = [(0, batch, batch) for batch in sampler.share(rank, world_size)]
-    reader = BatchReader(dataset, choice, seed, purpose, packed=False, transforms=transforms)
+    reader = BatchReader(dataset, choice, seed, purpose, packed=None, transforms=transforms)
     return BatchLoader(reader, jobs, num_workers, pin_memory)
 
 

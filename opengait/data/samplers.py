@@ -170,7 +170,7 @@ class CommonSampler:
 
 
 class InferenceSampler:
-    """Every sequence exactly once, in batches of equal length under a frame budget.
+    """Every sequence exactly once, in batches under a frame budget, of equal length or ragged.
 
     The batches depend on the lengths and the budget alone, not on the number of processes, and are dealt to processes
     so that each has about as many frames to do.
@@ -181,6 +181,7 @@ class InferenceSampler:
             processes; they change no figure and are ignored.
         lengths: frames that are taken of each sequence, int [n].
         frames_per_batch: most frames in a batch; a longer sequence stands alone.
+        ragged: batches may hold sequences of different lengths.
 
     Raises:
         DataError: frames_per_batch is no whole number of 1 or more.
@@ -194,6 +195,7 @@ class InferenceSampler:
         *,
         lengths: np.ndarray,
         frames_per_batch: int,
+        ragged: bool = False,
     ) -> None:
         if type(frames_per_batch) is not int or frames_per_batch < 1:
             raise DataError(
@@ -203,11 +205,11 @@ class InferenceSampler:
             log.info("evaluator_cfg.sampler.batch_size %s is ignored: test batches hold up to %d frames "
                      "(evaluator_cfg.frames_per_batch)", batch_size, frames_per_batch)  # fmt: skip
         self.lengths = np.asarray(lengths, dtype=np.int64)
-        self.batches = self._form_batches(frames_per_batch)
-
-    def _form_batches(self, budget: int) -> list[np.ndarray]:
-        """Longest first, so that a batch too large for the device shows at once."""
         order = np.argsort(-self.lengths, kind="stable")
+        self.batches = (self._fill if ragged else self._group)(order, frames_per_batch)
+
+    def _group(self, order: np.ndarray, budget: int) -> list[np.ndarray]:
+        """Equal lengths, longest first, so that a batch too large for the device shows at once."""
         borders = np.flatnonzero(np.diff(self.lengths[order])) + 1
         batches = []
         for group in np.split(order, borders):
@@ -215,9 +217,21 @@ class InferenceSampler:
             batches += [group[start : start + size] for start in range(0, len(group), size)]
         return batches
 
+    def _fill(self, order: np.ndarray, budget: int) -> list[np.ndarray]:
+        """Whatever comes next while there is room, longest first."""
+        ends = np.cumsum(self.lengths[order])
+        batches = []
+        start = 0
+        while start < len(order):
+            before = ends[start - 1] if start else 0
+            stop = max(start + 1, int(np.searchsorted(ends, before + budget, side="right")))
+            batches.append(order[start:stop])
+            start = stop
+        return batches
+
     def share(self, rank: int, world_size: int) -> list[np.ndarray]:
         """The batches of one process: each goes to the process with the fewest frames so far, largest first."""
-        frames = np.array([len(batch) * self.lengths[batch[0]] for batch in self.batches])
+        frames = np.array([self.lengths[batch].sum() for batch in self.batches])
         load = np.zeros(world_size, dtype=np.int64)
         mine = []
         for number in np.argsort(-frames, kind="stable"):

@@ -25,6 +25,7 @@ from opengait.evaluation.protocol import find_protocol
 from opengait.evaluation.runner import Evaluation, run_protocol
 from opengait.evaluation.segmentation import sequence_iou
 from opengait.evaluation.tables import rich_table
+from opengait.modeling.base_model import BaseModel
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ class Evaluator:
                 num_workers=self.config["data_cfg"].get("num_workers", 0),
                 pin_memory=self.device.type == "cuda",
                 transforms=None if getattr(model, "transforms_itself", False) else self.transforms,
+                ragged=isinstance(model, BaseModel) and model.tests_ragged(),
             )
         try:
             return embed(

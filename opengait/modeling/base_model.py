@@ -55,6 +55,11 @@ class BaseModel(nn.Module):
     Settings: ClassVar[type[pydantic.BaseModel] | None] = None
     """The keys of `model_cfg`; a network without it takes any."""
 
+    ragged_testing: ClassVar[bool] = False
+    """Whether test batches may hold sequences of different lengths, packed with `seqL`. Worth it for networks that look
+    at frames one by one; the others are given batches of one length. A subclass says it for itself: its forward pass
+    may not know of `seqL`."""
+
     # Given by the engine; until then reading one says so (`overrides.LATER_ATTRIBUTES`).
     engine_cfg: Mapping[str, Any]
     save_path: str
@@ -64,6 +69,11 @@ class BaseModel(nn.Module):
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
         check_overrides(cls, BaseModel)
+
+    @classmethod
+    def tests_ragged(cls) -> bool:
+        """Whether this very class, not one that it derives from, sets `ragged_testing`."""
+        return bool(vars(cls).get("ragged_testing", False))
 
     def __init__(self, cfgs: Mapping[str, Any], training: bool) -> None:
         super().__init__()

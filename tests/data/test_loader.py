@@ -119,24 +119,39 @@ def test_more_processes_than_sequences(make_tree: Make) -> None:
     "sampler_cfg",
     [TESTING, UNFIXED | TESTING | {"sample_type": "unfixed_ordered"}, FIXED | {"type": "InferenceSampler"}],
 )
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_test_sequence_is_the_same_in_any_batch(make_tree: Make, sampler_cfg: dict[str, Any], workers: int) -> None:
+@pytest.mark.parametrize(("workers", "ragged"), [(0, False), (2, False), (0, True), (2, True)])
+def test_a_test_sequence_is_the_same_in_any_batch(
+    make_tree: Make, sampler_cfg: dict[str, Any], workers: int, ragged: bool
+) -> None:
     dataset = GaitDataset(make_tree(), training=False)
     cfg = sampler_cfg | {"batch_size": 4}
     alone = {int(batch.indices): batch.frames[0][0] for batch in loaders.test_loader(dataset, cfg, frames_per_batch=1)}
     assert sorted(alone) == list(range(len(dataset)))
     seen = []
     for rank in range(2):
-        loader = loaders.test_loader(dataset, cfg, frames_per_batch=40, rank=rank, world_size=2, num_workers=workers)
+        loader = loaders.test_loader(
+            dataset, cfg, frames_per_batch=40, rank=rank, world_size=2, num_workers=workers, ragged=ragged
+        )
         batches = list(loader)
         assert len(batches) == len(loader)
         for batch in batches:
-            assert batch.lengths is None
+            assert ragged or batch.lengths is None
             assert batch.positions.tolist() == batch.indices.tolist()
-            for index, frames in zip(batch.indices.tolist(), batch.frames[0], strict=True):
+            for index, [frames] in zip(batch.indices.tolist(), sequences(batch), strict=True):
                 torch.testing.assert_close(frames, alone[index], rtol=0, atol=0)
                 seen.append(index)
     assert sorted(seen) == list(range(len(dataset)))
+
+
+def test_ragged_batches_are_fuller(make_tree: Make) -> None:
+    dataset = GaitDataset(make_tree(), training=False)
+    equal_lengths, ragged = (
+        list(loaders.test_loader(dataset, TESTING, frames_per_batch=40, ragged=ragged)) for ragged in (False, True)
+    )
+    assert len(ragged) < len(equal_lengths)
+    assert any(batch.lengths is not None for batch in ragged)
+    for batch in ragged:
+        assert batch.frames[0].shape[:2].numel() <= 40 or len(batch) == 1
 
 
 def test_workers_serve_several_passes_until_closed(make_tree: Make) -> None:

@@ -90,16 +90,40 @@ def test_embeddings_that_are_not_finite_are_an_error_naming_sequences(tree: Path
         evaluator._judge(features, 0)
 
 
-def test_batched_inference_equals_one_at_a_time(tree: Path, tmp_path: Path) -> None:
-    torch.manual_seed(0)
+GAITSET = {
+    "model": "GaitSet",
+    "in_channels": [1, 2, 2, 2],
+    "SeparateFCs": {"in_channels": 2, "out_channels": 3, "parts_num": 6},
+    "bin_num": [2, 1],
+}
+
+
+@pytest.mark.parametrize(("model_cfg", "ragged"), [({"model": "TinyNet"}, False), (GAITSET, True)])
+def test_batched_inference_equals_one_at_a_time(
+    tree: Path, tmp_path: Path, model_cfg: dict[str, Any], ragged: bool
+) -> None:
     from opengait.modeling.build import build_model
 
+    torch.manual_seed(0)
     results = []
-    model = build_model({"model": "TinyNet"})
+    model = build_model(model_cfg)
+    packed: list[bool] = []
+    model.register_forward_pre_hook(lambda module, args: packed.append(args[0].seqL is not None))
     for budget in (1, 1000):
         config = tiny_config(tree, evaluator_cfg__frames_per_batch=budget)
         results.append((Evaluator(config, tmp_path, device=torch.device("cpu")).embed(model) or {})["embeddings"])
     np.testing.assert_allclose(*results, rtol=1e-5, atol=1e-6)
+    assert any(packed) == ragged
+
+
+def test_only_a_network_that_says_so_itself_is_tested_on_ragged_batches() -> None:
+    from opengait.modeling.models.gaitset import GaitSet
+
+    class Derived(GaitSet):
+        """Its forward pass might not know of packed sequences."""
+
+    assert GaitSet.tests_ragged()
+    assert not Derived.tests_ragged()
 
 
 def test_mistakes_are_found_before_the_first_iteration(tree: Path, tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ class Baseline(BaseModel):
     """Frames through a backbone, the maximum over frames, horizontal parts, and a classifier that only trains."""
 
     Settings = BaselineSettings
+    ragged_testing = True
 
     def build_network(self, model_cfg: Mapping[str, Any]) -> None:
         self.Backbone = SetBlockWrapper(self.get_backbone(model_cfg["backbone_cfg"]))

@@ -104,6 +104,7 @@ class GaitPart(BaseModel):
     """Strips of single frames by focal convolutions, then each strip's own short-range motion."""
 
     Settings = GaitPartSettings
+    ragged_testing = True
 
     def build_network(self, model_cfg: Mapping[str, Any]) -> None:
         head = model_cfg["SeparateFCs"]

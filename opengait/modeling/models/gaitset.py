@@ -54,6 +54,7 @@ class GaitSet(BaseModel):
     """A sequence as a set of silhouettes: a path over single frames, and one over what frames have in common."""
 
     Settings = GaitSetSettings
+    ragged_testing = True
 
     def build_network(self, model_cfg: Mapping[str, Any]) -> None:
         c0, c1, c2, c3 = model_cfg["in_channels"]

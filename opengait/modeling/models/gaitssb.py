@@ -95,6 +95,7 @@ class GaitSSB_Pretrain(_GaitSSB):
     """
 
     Settings = GaitSSBSettings
+    ragged_testing = True
 
     def build_head(self, parts: int, channels: int) -> None:
         self.predictor = nn.Sequential(
@@ -172,6 +173,7 @@ class GaitSSB_Finetune(_GaitSSB):
     """
 
     Settings = FinetuneSettings
+    ragged_testing = True
 
     def build_network(self, model_cfg: Mapping[str, Any]) -> None:
         super().build_network(model_cfg)

@@ -81,6 +81,7 @@ class GLN(BaseModel):
     """
 
     Settings = GLNSettings
+    ragged_testing = True
 
     def build_network(self, model_cfg: Mapping[str, Any]) -> None:
         c0, c1, c2, c3 = model_cfg["in_channels"]

@@ -26,6 +26,8 @@ class SMPLGait(Baseline):
     Baseline.
     """
 
+    ragged_testing = True
+
     def build_network(self, model_cfg: Mapping[str, Any]) -> None:
         super().build_network(model_cfg)
         self.fc1 = nn.Linear(SMPL_VALUES, 128)
