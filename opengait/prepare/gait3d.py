@@ -41,6 +41,7 @@ class Gait3D(RawDataset):
         "2D_Silhouettes/<id>/camid<c>_videoid<v>/seq<n>/<frame>.png, and 3D_SMPLs/ alike with <frame>.npz (optional)"
     )
     sources: ClassVar[tuple[str, ...]] = ("silhouettes", "smpl")
+    beside = re.compile(r"^[^/]*$")  # the list of the split, for one
     published: ClassVar[tuple[Published, ...]] = (
         Published("total", "subjects", 4_000),
         Published("total", "sequences", 25_309, owners=True),
