@@ -14,46 +14,75 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 
 from opengait.evaluation.distances import Distances
-from opengait.evaluation.submissions import nearest_columns
+from opengait.evaluation.nearest import nearest
 
 IntArray = NDArray[np.int64]
 Row = tuple[IntArray, NDArray[np.floating]]  # indices, ascending, and their weights
 
 
-def reranked_rows(
-    distances: Distances,
-    probes: IntArray,
-    gallery: IntArray,
-    *,
-    k1: int = 6,
-    k2: int = 6,
-    blend: float = 0.3,
-    dtype: DTypeLike = np.float16,
-) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Re-ranked distances from some probes at a time to the gallery, as `Distances.rows` gives them.
+class Reranked:
+    """Re-ranked distances from some probes to a gallery, as `Distances.rows` gives them. Collective.
 
     Args:
+        distances: of the embeddings.
+        probes, gallery: numbers of sequences.
         k1: neighbours within which two sequences must find each other.
         k2: neighbours over which the weights of a sequence are averaged.
         blend: share of the original distance.
         dtype: of the weights and the Jaccard distance.
-
-    Yields:
-        The slice of `probes` and their distances `[rows, n_gallery]`, float32.
     """
-    everyone = np.concatenate([probes, gallery])
-    neighbours, largest = _neighbours(distances, everyone, max(k1 + 1, k2))
-    groups = [_reciprocal_group(i, neighbours, k1) for i in range(len(everyone))]
-    weights = _weights(distances, everyone, largest, groups, dtype)
-    if k2 != 1:
-        weights = [_expanded([weights[j] for j in neighbours[i, :k2]], dtype) for i in range(len(everyone))]
-    members = _members(weights, len(everyone), dtype)
-    for rows, chunk in distances.rows(probes, gallery, bytes_per_pair=12):
-        original = chunk.cpu().numpy() / largest[rows, None]
-        jaccard = np.stack(
-            [_jaccard(weights[i], members, len(everyone), dtype)[len(probes) :] for i in range(rows.start, rows.stop)]
-        )
-        yield rows, torch.from_numpy(jaccard * (1 - blend) + original * np.float32(blend)).to(torch.float32)
+
+    def __init__(
+        self,
+        distances: Distances,
+        probes: IntArray,
+        gallery: IntArray,
+        *,
+        k1: int = 6,
+        k2: int = 6,
+        blend: float = 0.3,
+        dtype: DTypeLike = np.float16,
+    ) -> None:
+        self._distances, self._probes, self._gallery = distances, probes, gallery
+        self._blend, self._dtype = blend, dtype
+        self.device, self.exchange = torch.device("cpu"), distances.exchange
+        everyone = np.concatenate([probes, gallery])
+        neighbours, largest = _neighbours(distances, everyone, max(k1 + 1, k2))
+        groups = [_reciprocal_group(i, neighbours, k1) for i in range(len(everyone))]
+        weights = _weights(distances, everyone, largest, groups, dtype)
+        if k2 != 1:
+            weights = [_expanded([weights[j] for j in neighbours[i, :k2]], dtype) for i in range(len(everyone))]
+        self._weights, self._largest = weights, largest
+        self._members = _members(weights, len(everyone), dtype)
+
+    def held(self, gallery: IntArray) -> IntArray:
+        """As `Distances.held`."""
+        return self._distances.held(gallery)
+
+    def rows(
+        self, probes: IntArray, gallery: IntArray, *, bytes_per_pair: int = 4
+    ) -> Iterator[tuple[slice, torch.Tensor]]:
+        """As `Distances.rows`, for the probes and gallery that this was made for.
+
+        Raises:
+            ValueError: others.
+        """
+        if not (np.array_equal(probes, self._probes) and np.array_equal(gallery, self._gallery)):
+            raise ValueError(
+                f"re-ranked for {len(self._probes)} probes and {len(self._gallery)} gallery sequences, asked for "
+                f"{len(probes)} and {len(gallery)} others: neighbours would differ"
+            )
+        count, columns = len(self._weights), len(probes) + self.held(gallery)
+        for rows, chunk in self._distances.rows(probes, gallery, bytes_per_pair=bytes_per_pair + 12):
+            original = chunk.cpu().numpy() / self._largest[rows, None]
+            jaccard = np.stack(
+                [
+                    _jaccard(self._weights[i], self._members, count, self._dtype)[columns]
+                    for i in range(rows.start, rows.stop)
+                ]
+            )
+            blended = jaccard * (1 - self._blend) + original * np.float32(self._blend)
+            yield rows, torch.from_numpy(blended).to(torch.float32)
 
 
 def _neighbours(distances: Distances, everyone: IntArray, count: int) -> tuple[IntArray, NDArray[np.float32]]:
@@ -61,9 +90,8 @@ def _neighbours(distances: Distances, everyone: IntArray, count: int) -> tuple[I
     count = min(count, len(everyone))
     neighbours = np.empty((len(everyone), count), dtype=np.int64)
     largest = np.empty(len(everyone), dtype=np.float32)
-    for rows, chunk in distances.rows(everyone, everyone, bytes_per_pair=12):
-        neighbours[rows] = nearest_columns(chunk, count)
-        largest[rows] = chunk.amax(dim=1).cpu().numpy()
+    for rows, columns, farthest in nearest(distances, everyone, everyone, count):
+        neighbours[rows], largest[rows] = columns, farthest
     return neighbours, np.maximum(largest, np.finfo(np.float32).tiny)
 
 
@@ -87,14 +115,14 @@ def _reciprocal_group(i: int, neighbours: IntArray, k1: int) -> IntArray:
 def _weights(
     distances: Distances, everyone: IntArray, largest: NDArray[np.float32], groups: list[IntArray], dtype: DTypeLike
 ) -> list[Row]:
-    """Weights exp(-d) over each group, summing to one; a second pass over the distances, because groups hold sequences
-    that are not among the nearest."""
+    """Weights exp(-d) over each group, summing to one."""
+    sizes = np.array([len(group) for group in groups])
+    own, others = everyone.repeat(sizes), everyone[np.concatenate(groups)]
+    apart = np.split(distances.any_pairs(own, others), np.cumsum(sizes)[:-1])
     weights: list[Row] = []
-    for rows, chunk in distances.rows(everyone, everyone, bytes_per_pair=12):
-        values = chunk.cpu().numpy()
-        for i in range(rows.start, rows.stop):
-            near = np.exp(-values[i - rows.start, groups[i]] / largest[i])
-            weights.append((groups[i], (near / near.sum()).astype(dtype)))
+    for group, values, scale in zip(groups, apart, largest, strict=True):
+        near = np.exp(-values / scale)
+        weights.append((group, (near / near.sum()).astype(dtype)))
     return weights
 
 

@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from opengait.evaluation.distances import DEFAULT_MEMORY, Distances, check_metric
+from opengait.evaluation.distances import Distances, check_metric
+from opengait.evaluation.memory import DEFAULT_MEMORY
+from opengait.evaluation.nearest import nearest
 from opengait.evaluation.protocol import (
     TAG_PREFIX,
     SequenceNames,
@@ -22,7 +24,7 @@ from opengait.evaluation.protocol import (
     full_name,
     protocol_functions,
 )
-from opengait.evaluation.reranking import reranked_rows
+from opengait.evaluation.reranking import Reranked
 from opengait.evaluation.retrieval import Figures, Retrieval, by_distance
 from opengait.evaluation.segmentation import mean_iou
 from opengait.evaluation.submissions import submission_text, write_submission
@@ -213,13 +215,10 @@ def _submit(
 ) -> Path:
     """Ranks the gallery for each probe and writes the file."""
     ((_, task),) = retrieval.tasks()
-    if rerank:
-        rows = reranked_rows(distances, task.probes, task.gallery)
-    else:
-        rows = distances.rows(task.probes, task.gallery, bytes_per_pair=16)
-    names = retrieval.names
-    text = submission_text(submission, names.views[task.probes], names.labels[task.gallery], rows)
-    ranks = len(submission.header) - 1
+    source = Reranked(distances, task.probes, task.gallery) if rerank else distances
+    names, ranks = retrieval.names, len(submission.header) - 1
+    found = ((rows, columns) for rows, columns, _ in nearest(source, task.probes, task.gallery, ranks))
+    text = submission_text(submission, names.views[task.probes], names.labels[task.gallery], found)
     if len(task.gallery) < ranks:
         retrieval.notes.append(
             f"the gallery has {len(task.gallery)} sequences and a full file {ranks} ranks: cut short"

@@ -7,34 +7,24 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from opengait.evaluation.protocol import Submission
-
-
-def nearest_columns(distances: torch.Tensor, count: int) -> NDArray[np.int64]:
-    """Columns of the nearest `count` of each row, nearest first, ties in column order: `[rows, count]`."""
-    last = distances.topk(count, dim=1, largest=False).values.amax(dim=1, keepdim=True)
-    row, column = (index.cpu().numpy() for index in torch.nonzero(distances <= last, as_tuple=True))
-    values = distances[distances <= last].cpu().numpy()
-    order = np.lexsort((column, values, row))
-    starts = np.searchsorted(row, np.arange(len(distances)))
-    return np.asarray(column[order[starts[:, None] + np.arange(count)]], dtype=np.int64)
 
 
 def submission_text(
     submission: Submission,
     views: NDArray[np.str_],
     labels: NDArray[np.str_],
-    rows: Iterable[tuple[slice, torch.Tensor]],
+    nearest: Iterable[tuple[slice, NDArray[np.int64]]],
 ) -> str:
     """The file's text: a line for each probe with its view (the video's name) and the nearest gallery labels.
 
     Args:
         views: of the probes, `[n_probes]`.
         labels: of the gallery, `[n_gallery]`; with fewer sequences than ranks in the header the columns end there.
-        rows: slices of the probes with their distances `[rows, n_gallery]`, in order.
+        nearest: slices of the probes, in order, with positions in the gallery of the nearest, nearest first,
+            `[rows, ranks]`.
 
     Raises:
         ValueError: a label is no number where the file wants integers.
@@ -44,11 +34,10 @@ def submission_text(
         if odd:
             raise ValueError(f"gallery label '{odd[0]}' is not a number; {submission.folder} files hold integer labels")
         labels = np.array([str(int(label)) for label in labels], dtype=np.str_)
-    count = min(len(submission.header) - 1, len(labels))
-    lines = [",".join(submission.header[: count + 1])]
-    for span, distances in rows:
-        for view, columns in zip(views[span], nearest_columns(distances, count), strict=True):
-            lines.append(",".join([str(view), *labels[columns]]))
+    lines = [",".join(submission.header[: len(labels) + 1])]
+    for span, columns in nearest:
+        for view, found in zip(views[span], columns, strict=True):
+            lines.append(",".join([str(view), *labels[found]]))
     return "\n".join(lines) + "\n"
 
 

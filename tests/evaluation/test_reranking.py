@@ -8,7 +8,7 @@ from casia_layout import subject_embeddings
 from numpy.typing import NDArray
 
 from opengait.evaluation.distances import Distances
-from opengait.evaluation.reranking import reranked_rows
+from opengait.evaluation.reranking import Reranked
 
 
 def whole_matrices(matrix: NDArray[np.float64], probes: int, k1: int, k2: int, blend: float) -> NDArray[np.float64]:
@@ -49,7 +49,7 @@ def test_neighbours_only_equals_whole_matrices(k1: int, k2: int, memory: int) ->
     expected = whole_matrices(matrix.double().numpy(), 20, k1, k2, 0.3)
 
     def found(dtype: type) -> NDArray[np.float32]:
-        rows = reranked_rows(distances, probes, gallery, k1=k1, k2=k2, dtype=dtype)
+        rows = Reranked(distances, probes, gallery, k1=k1, k2=k2, dtype=dtype).rows(probes, gallery)
         return np.concatenate([chunk.numpy() for _, chunk in rows])
 
     np.testing.assert_allclose(found(np.float64), expected, atol=1e-6)
@@ -58,5 +58,6 @@ def test_neighbours_only_equals_whole_matrices(k1: int, k2: int, memory: int) ->
 
 def test_equal_embeddings_are_re_ranked_without_dividing_by_zero() -> None:
     distances = Distances(np.ones((12, 3, 1), dtype=np.float32))
-    ((_, chunk),) = reranked_rows(distances, np.arange(4), np.arange(4, 12))
+    probes, gallery = np.arange(4), np.arange(4, 12)
+    ((_, chunk),) = Reranked(distances, probes, gallery).rows(probes, gallery)
     assert np.isfinite(chunk.numpy()).all()

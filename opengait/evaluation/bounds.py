@@ -1,0 +1,146 @@
+"""Intervals that distances are certain to lie in, from products in single precision.
+
+Ranking needs to know which of two distances is smaller, not what they are. Single precision tells that for all but a
+few pairs, at half the cost of double precision or less (much less on most GPUs); those few are then computed exactly.
+The intervals hold for any order in which a product is summed up, by the standard bound of rounding errors
+(Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1): a sum of k products errs by k units of
+rounding of the sum of their absolute values.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from opengait.evaluation.distances import Distances, _unit
+
+_ROUNDING = 2.0**-24
+# Products of so many channels at a time: fewer make the intervals narrower and the multiplication slower.
+_CHANNELS = 64
+# Sums of so many parts at a time, for the same reason.
+_PARTS = 8
+# Below the square root of this nothing is told apart: what underflows in single precision.
+_TINY = 2.0**-108
+_SMALLEST, _LARGEST = 2.0**-40, 2.0**50
+
+
+class Span(NamedTuple):
+    """Some sequences made ready for products."""
+
+    parts: Tensor  # [n, p, c] float32, centred
+    low: Tensor  # [p, n] squared lengths less their share of the error of a squared distance
+    high: Tensor  # [p, n] squared lengths and that share
+    slack: Tensor  # [n] by how much rounding the centred parts may have moved a distance
+    zero: Tensor  # [n] half the share of parts without direction (cosine only)
+
+
+def in_range(distances: Distances) -> bool:
+    """Whether squares of the embeddings neither overflow nor vanish in single precision."""
+    return distances.metric == "cos" or _SMALLEST < distances.largest < _LARGEST
+
+
+def span(distances: Distances, embeddings: Tensor, space: Workspace | None = None) -> Span:
+    """Prepares embeddings `[n, c, p]`, float32; in the workspace they last until the next call."""
+    cosine = distances.metric == "cos"
+    # Turned sequence by sequence, which stays in the caches: parts first would take five times as long.
+    turned = embeddings.transpose(1, 2)
+    parts = turned.contiguous() if space is None else space.tensor("parts", *turned.shape).copy_(turned)
+    zero = parts.new_zeros(len(parts))
+    if cosine:
+        zero = (parts == 0).all(dim=2).to(torch.float32).mean(dim=1).mul_(0.5)
+        # Cast to single precision each moves by one unit of rounding, and by one more when the centre is taken away.
+        parts.copy_(_unit(parts.to(torch.float64), 2))
+    parts.sub_(distances.centre.squeeze(1).to(torch.float32))
+    squares = _squares(parts)
+    moved = (squares.sqrt() + (1 if cosine else 0)).mean(dim=0) * (_ROUNDING * 1.01)
+    channels = parts.shape[2]
+    terms = min(channels, _CHANNELS) + -(-channels // _CHANNELS) + 7
+    error = terms * _ROUNDING * 1.01
+    # Half a squared difference of unit vectors changes by at most their distance, 2, times what they move.
+    return Span(
+        parts,
+        (squares * (1 - error) - _TINY).to(torch.float32),
+        (squares * (1 + error) + _TINY).to(torch.float32),
+        (moved * (2.2 if cosine else 1)).to(torch.float32),
+        zero,
+    )
+
+
+def _squares(parts: Tensor) -> Tensor:
+    """Squared lengths of [n, p, c] in double precision: [p, n]; few at a time, so that they stay in the caches."""
+    step = max(1, (1 << 18) // parts[0].numel()) if parts.device.type == "cpu" and len(parts) else max(1, len(parts))
+    some = [chunk.to(torch.float64).square_().sum(dim=2) for chunk in parts.split(step)]
+    return torch.cat(some).T.contiguous()
+
+
+class Workspace:
+    """Tensors that are used again for every block; allocating them anew would cost as much as filling them."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._numbers: dict[str, Tensor] = {}
+
+    def tensor(self, name: str, *shape: int) -> Tensor:
+        """float32 with anything in it."""
+        size = math.prod(shape)
+        found = self._numbers.get(name)
+        if found is None or found.numel() < size:
+            found = self._numbers[name] = torch.empty(size, dtype=torch.float32, device=self._device)
+        return found[:size].view(shape)
+
+
+def interval(metric: str, probe: Span, gallery: Span, space: Workspace) -> tuple[Tensor, Tensor]:
+    """Lower and upper bounds of the distances `[n_probes, n_gallery]` as rounded to float32, overwritten next time."""
+    shape = len(probe.parts), len(gallery.parts)
+    low, high = (space.tensor(name, *shape).zero_() for name in ("low", "high"))
+    sums = [(low, space.tensor("low of some", *shape)), (high, space.tensor("high of some", *shape))]
+    work, product = space.tensor("work", *shape), space.tensor("product", *shape)
+    parts_num = probe.parts.shape[1]
+    with _single_precision():
+        for first in range(0, parts_num, _PARTS):
+            for _, some in sums:
+                some.zero_()
+            for part in range(first, min(first + _PARTS, parts_num)):
+                _multiply(probe.parts[:, part], gallery.parts[:, part], product, work)
+                squares = (probe.low[part], gallery.low[part]), (probe.high[part], gallery.high[part])
+                for (_, some), (own, theirs) in zip(sums, squares, strict=True):
+                    torch.add(theirs, product, alpha=-2, out=work)
+                    work.add_(own[:, None]).clamp_(min=0)
+                    some.add_(work.sqrt_() if metric == "euc" else work)
+            for total, some in sums:
+                total.add_(some)
+    scale = (1 if metric == "euc" else 0.5) / parts_num
+    # Roundings: of a root, of sums over some parts and over those sums, of a scale and its product, of two additions,
+    # and of the exact distance to float32.
+    slop = (_PARTS + -(-parts_num // _PARTS) + 5) * _ROUNDING
+    low.mul_(scale * (1 - slop)).add_((probe.zero * (1 - slop) - probe.slack)[:, None])
+    low.add_(gallery.zero * (1 - slop) - gallery.slack)
+    high.mul_(scale * (1 + slop)).add_((probe.zero * (1 + slop) + probe.slack)[:, None])
+    high.add_(gallery.zero * (1 + slop) + gallery.slack)
+    return low, high
+
+
+def _multiply(probe: Tensor, gallery: Tensor, product: Tensor, work: Tensor) -> None:
+    """[n, c] and [m, c] -> product [n, m], some channels at a time."""
+    channels = probe.shape[1]
+    for first in range(0, channels, _CHANNELS):
+        some = slice(first, first + _CHANNELS)
+        torch.mm(probe[:, some], gallery[:, some].T, out=work if first else product)
+        if first:
+            product.add_(work)
+
+
+@contextlib.contextmanager
+def _single_precision() -> Iterator[None]:
+    """No TF32 and no bfloat16 in products, whatever the training was set to."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
