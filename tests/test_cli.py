@@ -125,6 +125,27 @@ def test_synthesize(opengait):
     assert "made with other arguments" in other.err
 
 
+def test_a_raw_look_alike_is_made_and_prepared(opengait):
+    arguments = ["--subjects", "2", "--type", "nm-01", "--type", "nm-05", "--view", "090", "--frames", "5", "5"]
+    fault = ["--fault", "damaged image"]
+    made = opengait("synthesize-raw", "CASIA-B", "--out", "raw", "--archives", *arguments, *fault)
+    assert made.status == 0, made.err
+    assert "1 training and 1 test subjects, 4 sequences, 20 frames; faults put in: 1" in made.out
+    assert "damaged image: 07" in made.out
+    assert [path.name for path in Path("raw").iterdir()] == ["GaitDatasetB-silh.zip"]
+    prepared = opengait("prepare", "CASIA-B", "--raw", "raw", "--out", "data", "--workers", "1")
+    assert prepared.status == 0, prepared.err
+    assert "2 subjects, 4 sequences, 19 frames" in prepared.out
+    clean = opengait("synthesize-raw", "CASIA-B", "--out", "clean", *arguments, "--fault", "none")
+    assert "faults put in: 0" in clean.out
+    again = opengait("synthesize-raw", "CASIA-B", "--out", "clean", *arguments, *fault)
+    assert again.status == 2
+    assert "not empty" in again.err
+    wrong = opengait("synthesize-raw", "GREV", "--out", "other")
+    assert wrong.status == 2
+    assert "did you mean 'GREW'" in wrong.err
+
+
 def test_synthesize_other_modalities(opengait):
     arguments = ["--subjects", "2", "--type", "nm-01", "--view", "090", "--frames", "5", "5", "--workers", "1"]
     made = opengait("synthesize", "--out", "walkers", "--modality", "silhouettes", "--modality", "smpl", *arguments)
@@ -281,6 +302,6 @@ def test_a_run_ended_by_a_signal_has_its_status(opengait, experiment, monkeypatc
 def test_help_names_every_verb(opengait):
     shown = opengait("--help")
     assert shown.status == 0
-    for verb in ("train", "test", "check", "synthesize", "demo"):
+    for verb in ("train", "test", "check", "synthesize", "synthesize-raw", "prepare", "demo"):
         assert verb in shown.out
         assert opengait(verb, "--help").status == 0

@@ -52,6 +52,8 @@ SMALL_ARGUMENTS = {
     # People of a motion file are all test subjects.
     "opengait synthesize --out data/recorded": RECORDED_WALKS,
     "opengait synthesize --out data/recorded-own": RECORDED_WALKS,
+    "opengait synthesize-raw": "--subjects 2 --frames 5 5",
+    "opengait prepare": "--workers 1",
     "opengait check": f"{TINY_RUN} --device cpu",
     "opengait train": f"{TINY_RUN} --device cpu",
     "opengait test": f"{TINY_RUN} --device cpu",
