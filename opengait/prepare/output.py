@@ -81,8 +81,7 @@ class Output:
             self._lock()
             self._claim(dict(settings))
             self.entries = self._read_entries()
-            for left_behind in out.glob(f"{_UNFINISHED}*"):
-                left_behind.unlink()
+            remove_unfinished(out)
             self._journal = (out / SEQUENCES_FILE).open("ab")
         except BaseException:
             os.close(self._marker)
@@ -198,6 +197,12 @@ def write_whole(out: Path, path: Path, content: bytes) -> None:
     temporary = out / f"{_UNFINISHED}{os.getpid()}"
     temporary.write_bytes(content)
     temporary.replace(path)
+
+
+def remove_unfinished(out: Path) -> None:
+    """Removes what a process that was killed was about to write."""
+    for left_behind in out.glob(f"{_UNFINISHED}*"):
+        left_behind.unlink()
 
 
 def _line(entry: Entry) -> bytes:

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from opengait.prepare.output import REPORT_FILE, SEQUENCES_FILE, SETTINGS_FILE, check_settings, write_whole
+from opengait.prepare.output import (
+    REPORT_FILE,
+    SEQUENCES_FILE,
+    SETTINGS_FILE,
+    check_settings,
+    remove_unfinished,
+    write_whole,
+)
 
 _NOTES = (SEQUENCES_FILE, REPORT_FILE, SETTINGS_FILE)  # written beside the store; the last says that all is there
 
@@ -37,6 +44,7 @@ def pack(tree: Path, out: Path, workers: int, progress: bool) -> None:
     from opengait.data.tree_packing import pack_tree
 
     # A call that was cut off may have left the store, with some of the notes.
+    remove_unfinished(out)
     for name in _NOTES:
         (out / name).unlink(missing_ok=True)
     pack_tree(tree, out, workers=workers, force=True, progress=progress)
