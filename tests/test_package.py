@@ -36,6 +36,55 @@ assert len(read_partition(config.data_cfg.dataset_partition).test) == 50
 assert "evaluate_indoor_dataset" in eval_funcs()
 """
 
+# Every network, named and built from the first shipped config that has it, where three packages cannot be imported.
+NETWORKS = """
+import re
+import sys
+
+HEAVY = ("kornia", "torchvision", "cv2")
+sys.modules.update(dict.fromkeys(HEAVY))  # None: importing one is an error
+
+import torch
+
+from opengait import build_model, load_config
+from opengait.config import shipped
+from opengait.registry import BACKBONES, LOSSES, MODELS, SAMPLERS, TRANSFORMS
+
+for registry in (MODELS, BACKBONES, LOSSES, SAMPLERS, TRANSFORMS):
+    for name in registry.names():
+        registry.get(name)
+        assert all(sys.modules[heavy] is None for heavy in HEAVY), name
+
+built = {}
+for path in sorted(shipped.find("configs").rglob("*.yaml")):
+    named = re.search(r"^ +model: (\\w+)", path.read_text(), re.MULTILINE)
+    if named and named[1] not in built and path.name != "default.yaml":
+        model_cfg = load_config(path).model_cfg
+        with torch.device("cpu" if named[1] == "GaitEdge" else "meta"):  # numbers only for the one that is run
+            built[named[1]] = build_model(model_cfg)
+assert sorted(built) == MODELS.names(), sorted(set(MODELS.names()) - set(built))
+
+# The one that uses one of them: the crop of the silhouette is torchvision's.
+edge = built["GaitEdge"]
+frames = torch.rand(1, 3, 128, 128).round()
+inputs = [torch.full((1, 3), 0.4), torch.rand(1, 3, 3, 128, 128), frames], None, None, None, None
+try:
+    edge(inputs)
+    raise SystemExit("GaitEdge ran without torchvision")
+except ModuleNotFoundError:
+    del sys.modules["torchvision"]
+assert edge(inputs)["inference_feat"]["embeddings"].shape[0] == 1
+assert sys.modules["kornia"] is sys.modules["cv2"] is None
+"""
+
+
+@pytest.mark.slow
+def test_networks_import_kornia_torchvision_and_opencv_only_where_they_use_them():
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT)}
+    command = [sys.executable, "-c", NETWORKS]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:

@@ -20,7 +20,7 @@ class BaseLoss(nn.Module):
     """A loss of keyword arguments, which knows nothing of processes.
 
     `forward(**kwargs)` returns (loss, info): the loss a scalar or one value a part [p], info a mapping from names to
-    detached tensors. Parameters to be learnt belong to the network, which hands them over.
+    detached tensors. Parameters to be learnt, and buffers that change, belong to the network, which hands them over.
 
     Args:
         loss_term_weight: factor of this loss in the total.
