@@ -178,3 +178,33 @@ def test_a_path_brings_its_schedule_along(
     assert (right.iteration, right.scheduler.last_epoch) == (0, 0)
     assert right.optimizer.param_groups[0]["lr"] == 0.02
     assert right.optimizer.param_groups[0]["weight_decay"] == 0.25
+
+
+def test_sequences_of_unequal_length_train_with_one_draw_a_batch(tree: Path, tmp_path: Path) -> None:
+    network = {
+        "model": "Baseline",
+        "backbone_cfg": {"type": "Plain", "in_channels": 1, "layers_cfg": ["BC-4", "M", "BC-8", "M"]},
+        "bin_num": [2, 1],
+        "SeparateFCs": {"in_channels": 8, "out_channels": 8, "parts_num": 3},
+        "SeparateBNNecks": {"class_num": 4, "in_channels": 8, "parts_num": 3},
+    }
+    flip = [{"type": "Compose", "trf_cfg": [{"type": "BaseSilTransform"}, {"type": "RandomHorizontalFlip"}]}]
+    sampler = {"batch_size": [3, 3], "sample_type": "unfixed_unordered", "frames_num_min": 2, "frames_num_max": 4}
+
+    def weights(**compat: Any) -> torch.Tensor:
+        changes = {**SHORT, "model_cfg": network, "trainer_cfg__transform": flip}
+        config = tiny_config(tree, trainer_cfg__sampler={"type": "TripletSampler", **sampler}, **changes, **compat)
+        trainer = Trainer(config, tmp_path, device=CPU)
+        trainer.fit()
+        return trainer.model.FCs.fc_bin.detach()
+
+    right, as_one = weights(), weights(compat="reference")
+    assert torch.equal(as_one, weights(compat="reference"))
+    assert not torch.allclose(right, as_one)
+
+
+def test_a_batch_of_any_sequences_trains(tree: Path, tmp_path: Path) -> None:
+    sampler = {"type": "CommonSampler", "batch_size": 7, "sample_type": "fixed_unordered", "frames_num_fixed": 3}
+    config = tiny_config(tree, trainer_cfg__sampler=sampler, **SHORT)
+    assert not [finding for finding in preflight(config) if finding.level == "error"]
+    assert Trainer(config, tmp_path, device=CPU).fit().iteration == 2
