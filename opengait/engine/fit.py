@@ -13,8 +13,9 @@ from opengait.data.batch import Batch
 from opengait.data.dataset import GaitDataset
 from opengait.data.transforms import Transform, Transforms, build_transforms
 from opengait.engine.findings import Findings, Level
-from opengait.evaluation.protocol import SequenceNames, find_protocol, full_name
+from opengait.evaluation.protocol import find_protocol, full_name
 from opengait.evaluation.retrieval import Retrieval
+from opengait.evaluation.selection import SequenceNames
 from opengait.registry import LOSSES
 
 LOOKED_AT = 8

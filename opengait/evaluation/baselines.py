@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from opengait.evaluation.protocol import SequenceNames, find_protocol
+from opengait.evaluation.protocol import find_protocol
 from opengait.evaluation.ranking import count_candidates
+from opengait.evaluation.result import Evaluation
 from opengait.evaluation.retrieval import FloatArray, IntArray, Retrieval, Task
-from opengait.evaluation.runner import Evaluation
+from opengait.evaluation.selection import SequenceNames
 
 
 def gait_energy_images(sequences: Iterable[NDArray[np.generic] | Sequence[NDArray[np.generic]]]) -> NDArray[np.float32]:
@@ -57,7 +58,7 @@ def chance(
         ValueError: as `run_protocol`, and for a protocol without a ranking to be right or wrong.
     """
     title, protocol = find_protocol(eval_func, dataset, cross_view_gallery)
-    if protocol.submission is not None or protocol.compares_masks:
+    if protocol.submission is not None or not protocol.conditions:
         raise ValueError(f"{eval_func} ranks nothing whose truth is known, so chance is not defined for it")
     retrieval = Retrieval(protocol, SequenceNames.of(labels, types, views, probe_set, gallery_set))
     found = retrieval.figures(_by_chance)

@@ -7,149 +7,35 @@ labels, types and views only.
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import yaml
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from opengait.evaluation.distances import METRICS
+from opengait.evaluation.selection import Condition, Selector, Strict
 from opengait.registry import nearest
 
 FOLDER = Path(__file__).parent / "protocols"
 TAG_PREFIX = "scalar/test_accuracy/"
-Strings = NDArray[np.str_]
 
 
-@dataclass(frozen=True)
-class SequenceNames:
-    """Subject label, type and view of every test sequence, `[n]` each, and the lists that some protocols need."""
-
-    labels: Strings
-    types: Strings
-    views: Strings
-    probe_set: frozenset[str] | None = None
-    gallery_set: frozenset[str] | None = None
-
-    @classmethod
-    def of(
-        cls,
-        labels: Sequence[str],
-        types: Sequence[str],
-        views: Sequence[str],
-        probe_set: Collection[str] | None = None,
-        gallery_set: Collection[str] | None = None,
-    ) -> SequenceNames:
-        """From lists; the sets hold `label-type-view`.
-
-        Raises:
-            ValueError: lists of unequal length.
-        """
-        if not len(labels) == len(types) == len(views):
-            raise ValueError(
-                f"{len(labels)} labels, {len(types)} types and {len(views)} views; expected one each a sequence"
-            )
-        label_array, type_array, view_array = (
-            np.array([str(name) for name in names], dtype=np.str_) for names in (labels, types, views)
-        )
-        return cls(
-            label_array,
-            type_array,
-            view_array,
-            probe_set=None if probe_set is None else frozenset(map(str, probe_set)),
-            gallery_set=None if gallery_set is None else frozenset(map(str, gallery_set)),
-        )
-
-    def keys(self) -> Strings:
-        """`label-type-view` of every sequence."""
-        return np.array(
-            [f"{a}-{b}-{c}" for a, b, c in zip(self.labels, self.types, self.views, strict=True)], dtype=np.str_
-        )
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Selector(_Strict):
-    """Which sequences; every rule that is given must hold, none given means all."""
-
-    types: list[str] | None = None
-    """Exactly one of these types."""
-    types_containing: list[str] | None = None
-    """One of these texts somewhere in the type."""
-    labels: list[str] | None = None
-    """One of these labels."""
-    labels_except: list[str] | None = None
-    """None of these labels."""
-    in_list: Literal["probe_set", "gallery_set"] | None = None
-    """`label-type-view` stands in the list that comes with the data set."""
-    not_in_list: Literal["probe_set", "gallery_set"] | None = None
-    """It does not."""
-
-    def mask(self, names: SequenceNames) -> NDArray[np.bool_]:
-        """bool `[n]`.
-
-        Raises:
-            ValueError: the list that is needed was not given, or names nothing that is there.
-        """
-        mask = np.ones(len(names.labels), dtype=bool)
-        if self.types is not None:
-            mask &= np.isin(names.types, self.types)
-        if self.types_containing is not None:
-            mask &= np.any([np.char.find(names.types, text) >= 0 for text in self.types_containing], axis=0)
-        if self.labels is not None:
-            mask &= np.isin(names.labels, self.labels)
-        if self.labels_except is not None:
-            mask &= ~np.isin(names.labels, self.labels_except)
-        if self.in_list is not None:
-            mask &= _listed(names, self.in_list)
-        if self.not_in_list is not None:
-            mask &= ~_listed(names, self.not_in_list)
-        return mask
-
-    def describe(self) -> str:
-        """For messages: `types nm-05, nm-06`."""
-        rules = [(name.replace("_", " "), getattr(self, name)) for name in Selector.model_fields]
-        said = [f"{name} {', '.join([value] if isinstance(value, str) else value)}" for name, value in rules if value]
-        return " and ".join(said) or "all sequences"
-
-
-def _listed(names: SequenceNames, which: Literal["probe_set", "gallery_set"]) -> NDArray[np.bool_]:
-    listed = getattr(names, which)
-    if listed is None:
-        raise ValueError(
-            f"this protocol needs {which}: the 'label-type-view' names that come with the data set "
-            f"({which.upper()} in its partition file)"
-        )
-    mask = np.isin(names.keys(), sorted(listed))
-    if not mask.any():
-        example = f"such as '{min(listed)}'" if listed else "(it is empty)"
-        raise ValueError(
-            f"none of the {len(listed)} names in {which} {example} is a test sequence; expected 'label-type-view' "
-            f"such as '{names.keys()[0]}'"
-        )
-    return mask
-
-
-class Condition(Selector):
-    """Probes of one condition; `gallery` if it has one of its own."""
-
-    gallery: Selector | None = None
-
-
-class Figure(_Strict):
-    measure: str = Field(pattern=r"^(Rank-[1-9]\d*|mAP|mINP|mIoU)$")
-    """Rank-k, mAP or mINP; mIoU of masks, which no other figure stands beside."""
+class Figure(Strict):
+    measure: str = Field(pattern=r"^(Rank-[1-9]\d*|mAP|mINP|mIoU|accuracy|precision|recall|F1)$")
+    """Rank-k, mAP or mINP; mIoU of masks, which no other figure stands beside; those of `classes`."""
     tag: str | None = None
-    """Name of the returned figure without `scalar/test_accuracy/`, with `{condition}`; None: shown only."""
+    """Name of the returned figure, with `{condition}`; without `scalar/...` it stands below `scalar/test_accuracy/`.
+    None: shown only."""
+
+    def full_tag(self, condition: str = "") -> str:
+        """The tag as returned."""
+        tag = str(self.tag).format(condition=condition)
+        return tag if tag.startswith("scalar/") else TAG_PREFIX + tag
 
 
-class Submission(_Strict):
+class Submission(Strict):
     """A file to hand in where the truth is hidden: a row for each probe, its view and the nearest gallery labels."""
 
     folder: str
@@ -159,7 +45,23 @@ class Submission(_Strict):
     """Write labels as integers, without leading zeros."""
 
 
-class Protocol(_Strict):
+ViewRule = Literal["none", "each-pair-of-views", "each-pair-with-identical", "all-views-but-own", "own-view-excluded"]
+
+
+class Beside(Strict):
+    """Other figures of the same probes and galleries, shown beside its own; what is not given is the same."""
+
+    label: str
+    """What is different, in few words: part of their tags in TensorBoard."""
+    name: str
+    """As a protocol's."""
+    official: bool = False
+    view_rule: ViewRule | None = None
+    without_positive: Literal["miss", "skip"] | None = None
+    figures: list[Figure] | None = None
+
+
+class Protocol(Strict):
     """One way to test on one data set."""
 
     eval_func: str
@@ -170,24 +72,31 @@ class Protocol(_Strict):
     cross_view_gallery: bool = False
     """Chosen by `cross_view_gallery` of the evaluator settings."""
     gallery: Selector | None = None
-    conditions: dict[str, Condition] = {}
-    view_rule: Literal["none", "each-pair-of-views", "each-pair-with-identical", "all-views-but-own"] = "none"
+    conditions: dict[str, Condition] = Field(default_factory=dict)
+    view_rule: ViewRule = "none"
     """none: views play no part. each-pair-of-views: every probe view against the gallery of every other view, averaged.
     each-pair-with-identical: the same with the probe's own view. all-views-but-own: gallery of all views without
-    the probe subject's sequences at the probe's view, averaged over probe views."""
-    views_dropped: list[str] = []
+    the probe subject's sequences at the probe's view, averaged over probe views. own-view-excluded: the same, averaged
+    over probes."""
+    views_dropped: list[str] = Field(default_factory=list)
     """Views that take no part."""
     view_until: str | None = None
     """The view is the text before this mark."""
     without_positive: Literal["miss", "skip"] = "miss"
     """What Rank-k makes of a probe whose subject is not in its gallery; mAP and mINP always skip it."""
-    figures: list[Figure] = []
+    figures: list[Figure] = Field(default_factory=list)
     decimals: int | None = None
     """Decimals to which each cell (view pairs) or each view, or each figure, is rounded before averaging, as published;
     None: no rounding."""
     rerank: bool = False
     """k-reciprocal re-ranking unless asked otherwise."""
     submission: Submission | None = None
+    classes: dict[str, int] | None = None
+    """For classification: number of each class by the type that names it, in small letters."""
+    refuses_trained: bool = False
+    """Subjects that the network was trained on are an error: this tests on some held out of a training set."""
+    beside: list[Beside] = Field(default_factory=list)
+    """Further figures from the same distances."""
 
     @model_validator(mode="after")
     def _whole(self) -> Protocol:
@@ -198,7 +107,10 @@ class Protocol(_Strict):
             raise ValueError("a protocol has either figures or a submission")
         if self.compares_masks and (len(self.figures) > 1 or self.conditions):
             raise ValueError("mIoU stands alone: no other figure, and no conditions")
-        if not self.compares_masks and not self.conditions:
+        told = {figure.measure for figure in self.figures} & {"accuracy", "precision", "recall", "F1"}
+        if bool(told) != (self.classes is not None) or (self.classes and self.conditions):
+            raise ValueError("classification needs classes and its own figures, and has no conditions")
+        if not self.compares_masks and not self.classes and not self.conditions:
             raise ValueError("a protocol needs at least one condition, which says what the probes are")
         return self
 
@@ -207,6 +119,21 @@ class Protocol(_Strict):
         """Whether pixels are compared and not embeddings."""
         return any(figure.measure == "mIoU" for figure in self.figures)
 
+    @property
+    def by_pairs(self) -> bool:
+        """Whether each pair of views is a gallery of its own."""
+        return self.view_rule in ("each-pair-of-views", "each-pair-with-identical")
+
+    @property
+    def by_view(self) -> bool:
+        """Whether figures are means over probe views."""
+        return self.view_rule not in ("none", "own-view-excluded")
+
+    def with_beside(self, other: Beside) -> Protocol:
+        """The protocol that the figures beside stand for."""
+        changes = {name: getattr(other, name) for name in Beside.model_fields if name != "label"}
+        return self.model_copy(update={name: value for name, value in changes.items() if value is not None})
+
     def gallery_of(self, condition: str) -> Selector:
         own = self.conditions[condition].gallery or self.gallery
         if own is None:
@@ -214,7 +141,7 @@ class Protocol(_Strict):
         return own
 
 
-class DatasetProtocols(_Strict):
+class DatasetProtocols(Strict):
     """A file of `protocols/`."""
 
     datasets: list[str]
@@ -340,7 +267,9 @@ def _from_file(path: Path, eval_func: str, dataset: str | None, cross_view_galle
 def full_name(title: str, protocol: Protocol, metric: str, rerank: bool = False) -> str:
     """Everything that a figure depends on: data set, gallery, view rule, metric, re-ranked or not, official or not."""
     ranking = (
-        [] if protocol.compares_masks else [f"{METRICS[metric]} distance", "re-ranked" if rerank else "not re-ranked"]
+        []
+        if protocol.compares_masks or protocol.classes
+        else [f"{METRICS[metric]} distance", "re-ranked" if rerank else "not re-ranked"]
     )
     official = "official protocol" if protocol.official else "not an official protocol"
     return "; ".join([title, protocol.name, *ranking, official])

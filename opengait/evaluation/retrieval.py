@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from opengait.evaluation import protocol as declared
-from opengait.evaluation.distances import Distances
-from opengait.evaluation.protocol import TAG_PREFIX, SequenceNames
+from opengait.evaluation.chunks import Source
 from opengait.evaluation.ranking import rank
+from opengait.evaluation.selection import SequenceNames
 from opengait.evaluation.tables import Table
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
+# Ranks of the cumulative match curve that are kept.
+_CURVE = 50
 Ranker = Callable[["Task"], "Ranked"]
 
 
@@ -47,25 +49,36 @@ class Ranked(Protocol):
 
 @dataclass
 class Figures:
-    """What a protocol gives: by tag as published (rounded) and exact, tables of each measure, and what was missing."""
+    """What a protocol gives: by tag as published (rounded) and exact, tables of each measure, the first ranks of the
+    cumulative match curve by condition, and what was missing."""
 
     published: dict[str, float] = field(default_factory=dict)
     exact: dict[str, float] = field(default_factory=dict)
     tables: list[Table] = field(default_factory=list)
+    curves: dict[str, list[float]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
-def by_distance(distances: Distances) -> Ranker:
-    """Ranks tasks by the distances of embeddings."""
-    return lambda task: rank(
-        distances,
-        task.probes,
-        task.gallery,
-        task.labels,
-        segments=task.segments,
-        exclusion=task.exclusion,
-        nearest_only=task.nearest_only,
-    )
+def by_distance(distances: Source) -> Ranker:
+    """Ranks tasks by the distances of embeddings; a task that comes again is not ranked again."""
+    found: dict[tuple[bytes, ...], Ranked] = {}
+
+    def ranked(task: Task) -> Ranked:
+        arrays = task.probes, task.gallery, task.segments, task.exclusion
+        key = *(b"" if array is None else array.tobytes() for array in arrays), bytes(task.nearest_only)
+        if key not in found:
+            found[key] = rank(
+                distances,
+                task.probes,
+                task.gallery,
+                task.labels,
+                segments=task.segments,
+                exclusion=task.exclusion,
+                nearest_only=task.nearest_only,
+            )
+        return found[key]
+
+    return ranked
 
 
 class Retrieval:
@@ -95,7 +108,8 @@ class Retrieval:
 
     @property
     def by_pairs(self) -> bool:
-        return self.protocol.view_rule in ("each-pair-of-views", "each-pair-with-identical")
+        """Whether each pair of views is a gallery of its own."""
+        return self.protocol.by_pairs
 
     def _select(self, names: SequenceNames, kept: NDArray[np.bool_]) -> None:
         found = f"types {_some(np.unique(names.types))}, {len(names.labels)} sequences"
@@ -122,15 +136,20 @@ class Retrieval:
         groups: dict[bytes, list[str]] = {}
         for condition, gallery in self.galleries.items():
             groups.setdefault(gallery.tobytes(), []).append(condition)
-        exclusion = None
-        if self.protocol.view_rule == "all-views-but-own":
-            exclusion = self.label_codes * (len(self.views) + 1) + self.view_codes
+        exclusion = self.exclusion
         nearest_only = all(figure.measure.startswith("Rank-") for figure in self.protocol.figures)
         for conditions in groups.values():
             gallery = self.galleries[conditions[0]]
             probes = np.unique(np.concatenate([self.probes[condition] for condition in conditions]))
             segments = self.view_codes[gallery] if self.by_pairs else None
             yield conditions, Task(probes, gallery, self.label_codes, segments, exclusion, nearest_only)
+
+    @property
+    def exclusion(self) -> IntArray | None:
+        """A number for each sequence where those of one subject at one view are kept apart, else None."""
+        if self.protocol.view_rule not in ("all-views-but-own", "own-view-excluded"):
+            return None
+        return self.label_codes * (len(self.views) + 1) + self.view_codes
 
     def figures(self, ranker: Ranker) -> Figures:
         """All figures of the protocol, in percent.
@@ -149,6 +168,7 @@ class Retrieval:
                 probes = self.probes[condition]
                 chosen = np.searchsorted(task.probes, probes)
                 result.notes += self._missing(condition, probes, ranking.positives[chosen])
+                result.curves[condition] = self._curve(ranking, condition, chosen)
                 for figure in self.protocol.figures:
                     values = self._measure(ranking, figure.measure)[chosen]
                     published = self._average(values, condition, self.protocol.decimals)
@@ -158,12 +178,20 @@ class Retrieval:
                         continue
                     rows[figure.measure][condition] = published
                     if figure.tag is not None:
-                        tag = TAG_PREFIX + figure.tag.format(condition=condition)
+                        tag = figure.full_tag(condition)
                         result.published[tag], result.exact[tag] = published[1], exact[1]
         if not any(rows.values()):
             raise ValueError(f"nothing to compare under the view rule: {'; '.join(result.notes)}")
         result.tables = self._tables(rows)
         return result
+
+    def _curve(self, ranking: Ranked, condition: str, chosen: IntArray) -> list[float]:
+        """Cumulative match characteristic: Rank-1, Rank-2, ..., in percent, not rounded."""
+        longest = min(_CURVE, len(self.galleries[condition]))
+        means = (
+            self._average(self._measure(ranking, f"Rank-{k}")[chosen], condition, None) for k in range(1, longest + 1)
+        )
+        return [mean[1] for mean in means if mean is not None]
 
     def _measure(self, ranking: Ranked, measure: str) -> FloatArray:
         """Values of the probes, `[n_probes, n_segments]`, 0 to 1; NaN where a probe is not to be counted."""
@@ -174,7 +202,7 @@ class Retrieval:
 
     def _average(self, values: FloatArray, condition: str, decimals: int | None) -> tuple[FloatArray, float] | None:
         """Values by probe view (one value where views play no part), and their mean; None if nothing counts."""
-        if self.protocol.view_rule == "none":
+        if not self.protocol.by_view:
             cells = _percent(values, decimals)[None]
         else:
             probe_views = self.view_codes[self.probes[condition]]
@@ -196,7 +224,7 @@ class Retrieval:
 
     def _missing(self, condition: str, probes: IntArray, positives: IntArray) -> list[str]:
         notes = []
-        if self.protocol.view_rule != "none":
+        if self.protocol.by_view:
             absent = sorted(set(range(len(self.views))) - set(self.view_codes[probes].tolist()))
             if absent:
                 notes.append(f"{condition}: no probe at view {_some([self.views[v] for v in absent])}")
@@ -223,7 +251,7 @@ class Retrieval:
 
     def _tables(self, rows: dict[str, dict[str, tuple[FloatArray, float]]]) -> list[Table]:
         """One table a measure, by probe view; where views play no part one table of all measures."""
-        if self.protocol.view_rule == "none":
+        if not self.protocol.by_view:
             names = dict.fromkeys(name for found in rows.values() for name in found)
             lines = [(n, tuple(found[n][1] if n in found else None for found in rows.values()), None) for n in names]
             return [Table("percent", tuple(rows), tuple(lines))]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,66 +12,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from opengait.evaluation.classification import classification
 from opengait.evaluation.distances import Distances, check_metric
+from opengait.evaluation.exchange import ALONE, Exchange
 from opengait.evaluation.memory import DEFAULT_MEMORY
 from opengait.evaluation.nearest import nearest
-from opengait.evaluation.protocol import (
-    TAG_PREFIX,
-    SequenceNames,
-    Submission,
-    find_protocol,
-    full_name,
-    protocol_functions,
-)
+from opengait.evaluation.protocol import Protocol, Submission, find_protocol, full_name, protocol_functions
 from opengait.evaluation.reranking import Reranked
-from opengait.evaluation.retrieval import Figures, Retrieval, by_distance
+from opengait.evaluation.result import Evaluation, FiguresBeside
+from opengait.evaluation.retrieval import Ranked, Ranker, Retrieval, Task, by_distance
 from opengait.evaluation.segmentation import mean_iou
+from opengait.evaluation.selection import SequenceNames, Strings
 from opengait.evaluation.submissions import submission_text, write_submission
 from opengait.evaluation.tables import Table
+from opengait.evaluation.verification import Comparisons, verification
 
 Embeddings = NDArray[np.generic] | torch.Tensor
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The outcome of one test.
-
-    Attributes:
-        figures: percent (`mIOU`: a fraction) by the reference implementation's tags, rounded where published ones are.
-        exact: the same without rounding.
-        tables: each measure by condition and probe view, rounded as `figures`.
-        protocol: full name: data set, gallery, view rule, metric, re-ranked or not, official or not.
-        probes, gallery: number of sequences by condition.
-        notes: what was missing in the data and what became of it.
-        submission: the file written, where the truth is hidden.
-    """
-
-    figures: dict[str, float]
-    exact: dict[str, float]
-    protocol: str
-    tables: list[Table] = field(default_factory=list)
-    probes: dict[str, int] = field(default_factory=dict)
-    gallery: dict[str, int] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    submission: Path | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain containers."""
-        return {
-            "protocol": self.protocol,
-            "figures": self.figures,
-            "exact": self.exact,
-            "tables": [table.to_dict() for table in self.tables],
-            "probes": self.probes,
-            "gallery": self.gallery,
-            "notes": self.notes,
-            "submission": None if self.submission is None else str(self.submission),
-        }
-
-    def to_json(self) -> str:
-        """Everything as a JSON text."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
+_WITHOUT_GALLERY = "probes without gallery left out"
 
 
 def eval_funcs() -> list[str]:
@@ -117,6 +74,20 @@ def evaluate(
     return {**evaluation.figures, **submission}
 
 
+@dataclass(frozen=True)
+class _Test:
+    """What figures are computed from."""
+
+    title: str
+    protocol: Protocol
+    names: SequenceNames
+    metric: str
+    distances: Distances
+
+    def name(self, protocol: Protocol, rerank: bool = False) -> str:
+        return full_name(self.title, protocol, self.metric, rerank)
+
+
 def run_protocol(
     eval_func: str,
     embeddings: Embeddings | Mapping[str, Embeddings],
@@ -135,6 +106,10 @@ def run_protocol(
     device: str | torch.device | None = None,
     memory: int = DEFAULT_MEMORY,
     protocol_file: str | Path | None = None,
+    verify: bool = False,
+    trained_on: Collection[str] | None = None,
+    indices: NDArray[np.int64] | None = None,
+    exchange: Exchange = ALONE,
 ) -> Evaluation:
     """Tests embeddings under a published protocol.
 
@@ -148,58 +123,169 @@ def run_protocol(
         metric: "euc" or "cos".
         cross_view_gallery: the cross-view protocol of the data set.
         probe_set, gallery_set: `label-type-view` names, for data sets that list them.
-        rerank: k-reciprocal re-ranking; None: as the protocol says.
+        rerank: k-reciprocal re-ranking of a submission (None: as the protocol says), or re-ranked figures beside those
+            of a protocol with one gallery.
         remove_no_gallery: leave probes out, pair of views by pair of views, whose subject the gallery lacks; published
             figures count them as misses. The protocol's name says so.
         out_dir: folder of submission files; None: `GREW_result`, `HID_result` in the working directory.
         device: where distances are computed; None: CUDA if there is one.
         memory: bytes that may be taken beyond the embeddings.
         protocol_file: a protocol file of one's own (see `find_protocol`).
+        verify: also ROC, EER, TAR at FAR and open-set identification.
+        trained_on: subjects that the network was trained on, where known.
+        indices, exchange: with several processes, the numbers of the sequences whose embeddings this one holds, and the
+            way to the others; labels, types and views are those of all sequences. All processes get the same result.
 
     Raises:
         ValueError: unknown function, data set or metric; lengths that disagree; embeddings that are not finite; no
-            probe or no gallery; a list that the protocol needs and did not get.
+            probe or no gallery; a list that the protocol needs and did not get; training subjects where they are
+            refused. On all processes alike.
     """
     check_metric(metric)
     title, protocol = find_protocol(eval_func, dataset, cross_view_gallery, protocol_file)
-    if rerank and not protocol.rerank:
-        raise ValueError(f"{eval_func} takes no re-ranking: its published figures are not re-ranked; leave rerank out")
-    rerank = protocol.rerank if rerank is None else rerank
-    name = full_name(title, protocol, metric, rerank)
-    if remove_no_gallery:
-        protocol = protocol.model_copy(update={"without_positive": "skip"})
-        name = f"{name}; probes without gallery left out"
+    check_rerank(eval_func, protocol, rerank)
+    if remove_no_gallery and protocol.conditions and not protocol.submission:
+        name = f"{protocol.name}; {_WITHOUT_GALLERY}"
+        protocol = protocol.model_copy(update={"without_positive": "skip", "name": name})
     if protocol.compares_masks:
-        value = {TAG_PREFIX + str(figure.tag): mean_iou(embeddings) for figure in protocol.figures}
-        return Evaluation(figures=value, exact=dict(value), protocol=name)
+        value = {figure.full_tag(): mean_iou(_gathered(embeddings, exchange)) for figure in protocol.figures}
+        return Evaluation(figures=value, exact=dict(value), protocol=full_name(title, protocol, metric))
     names = SequenceNames.of(labels, types, views, probe_set, gallery_set)
     embeddings = _only_embeddings(embeddings)
-    if embeddings.ndim == 0 or len(embeddings) != len(names.labels):
-        raise ValueError(
-            f"embeddings of shape {list(embeddings.shape)} for {len(names.labels)} labels; expected [n, c, p]"
-        )
+    own = np.arange(len(names.labels)) if indices is None else np.asarray(indices)
+    if embeddings.ndim == 0 or len(embeddings) != len(own):
+        raise ValueError(f"embeddings of shape {list(embeddings.shape)} for {len(own)} labels; expected [n, c, p]")
+    if protocol.classes is not None:
+        return _classify(title, protocol, protocol.classes, embeddings, names.types[own], exchange)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device is None else device
-    distances = Distances(embeddings, metric, device=device, memory=memory)
-    retrieval = Retrieval(protocol, names)
-    if protocol.submission is not None:
-        found, path = (
-            Figures(notes=retrieval.notes),
-            _submit(protocol.submission, retrieval, distances, rerank, out_dir),
+    distances = Distances(embeddings, metric, device=device, memory=memory, indices=indices, exchange=exchange)
+    found = _ranked(_Test(title, protocol, names, metric, distances), rerank, verify, trained_on, out_dir)
+    if exchange.rank == 0:
+        for note in found.notes:
+            log.warning("%s: %s", title, note)
+    return found
+
+
+def check_rerank(eval_func: str, protocol: Protocol, rerank: bool | None) -> None:
+    """Refuses re-ranking where the protocol has no one gallery to re-rank.
+
+    Raises:
+        ValueError: it is asked for under such a protocol.
+    """
+    if rerank and (
+        not protocol.conditions or protocol.view_rule != "none" or not (protocol.rerank or protocol.figures)
+    ):
+        raise ValueError(
+            f"{eval_func} takes no re-ranking: it needs one gallery for all probes, whatever their views; "
+            "leave rerank out"
         )
-    else:
-        found, path = retrieval.figures(by_distance(distances)), None
-    for note in found.notes:
-        log.warning("%s: %s", title, note)
+
+
+def _ranked(
+    test: _Test, rerank: bool | None, verify: bool, trained_on: Collection[str] | None, out_dir: str | Path | None
+) -> Evaluation:
+    protocol, retrieval = test.protocol, Retrieval(test.protocol, test.names)
+    notes = _untrained(retrieval, trained_on) if protocol.refuses_trained else []
+    counts: dict[str, Any] = {
+        "probes": {condition: len(probes) for condition, probes in retrieval.probes.items()},
+        "gallery": {condition: len(gallery) for condition, gallery in retrieval.galleries.items()},
+    }
+    if protocol.submission is not None:
+        rerank = protocol.rerank if rerank is None else rerank
+        path = _submit(protocol.submission, retrieval, test.distances, rerank, out_dir)
+        notes += retrieval.notes
+        return Evaluation({}, {}, test.name(protocol, rerank), notes=notes, submission=path, **counts)
+    ranker = by_distance(test.distances)
+    found = retrieval.figures(ranker)
+    beside = []
+    for label, other in _others(protocol):
+        beside.append(_figures_beside(label, test.name(other), Retrieval(other, test.names), ranker))
+    if rerank:
+        name = test.name(protocol.model_copy(update={"official": False}), rerank=True)
+        beside.append(_figures_beside("re-ranked", name, retrieval, _by_reranked_distance(test.distances)))
     return Evaluation(
         figures=found.published,
         exact=found.exact,
-        protocol=name,
+        protocol=test.name(protocol),
         tables=found.tables,
-        probes={condition: len(probes) for condition, probes in retrieval.probes.items()},
-        gallery={condition: len(gallery) for condition, gallery in retrieval.galleries.items()},
-        notes=found.notes,
-        submission=path,
+        notes=notes + found.notes,
+        beside=beside,
+        curves=found.curves,
+        verification=_verified(test.distances, retrieval) if verify else {},
+        **counts,
     )
+
+
+def _others(protocol: Protocol) -> list[tuple[str, Protocol]]:
+    """The protocols of the figures beside, but not those that the protocol's own already are."""
+    found = []
+    for beside in protocol.beside:
+        other = protocol.with_beside(beside)
+        same = other.model_copy(update={"name": protocol.name, "official": protocol.official}) == protocol
+        if not same:
+            found.append((beside.label, other))
+    return found
+
+
+def _figures_beside(label: str, name: str, retrieval: Retrieval, ranker: Ranker) -> FiguresBeside:
+    found = retrieval.figures(ranker)
+    return FiguresBeside(label, name, found.published, found.exact, found.tables, found.notes)
+
+
+def _by_reranked_distance(distances: Distances) -> Ranker:
+    def ranked(task: Task) -> Ranked:
+        return by_distance(Reranked(distances, task.probes, task.gallery))(task)
+
+    return ranked
+
+
+def _untrained(retrieval: Retrieval, trained_on: Collection[str] | None) -> list[str]:
+    """Makes sure that no subject of the test was trained on; a note where that is not known."""
+    if trained_on is None:
+        return ["which subjects the network was trained on is not known; if these are among them, the figures are void"]
+    taken = np.unique(np.concatenate([*retrieval.probes.values(), *retrieval.galleries.values()]))
+    subjects = sorted(set(retrieval.names.labels[taken].tolist()))
+    if trained := [subject for subject in subjects if subject in set(trained_on)]:
+        raise ValueError(
+            f"{len(trained)} of the {len(subjects)} subjects of this test were trained on, such as '{trained[0]}'; "
+            "this protocol needs a network trained without them: leave them out of the partition's training list"
+        )
+    return []
+
+
+def _verified(distances: Distances, retrieval: Retrieval) -> dict[str, dict[str, Any]]:
+    found = {}
+    for condition, probes in retrieval.probes.items():
+        apart = retrieval.protocol.view_rule == "each-pair-of-views"
+        compared = Comparisons(
+            probes,
+            retrieval.galleries[condition],
+            retrieval.label_codes,
+            retrieval.exclusion,
+            retrieval.view_codes if apart else None,
+        )
+        found[condition] = verification(distances, compared)
+    return found
+
+
+def _classify(
+    title: str, protocol: Protocol, classes: Mapping[str, int], logits: Embeddings, types: Strings, to: Exchange
+) -> Evaluation:
+    array = logits.detach().cpu().float().numpy() if isinstance(logits, torch.Tensor) else logits
+    everyone = np.concatenate(to.gather(types.astype("U64"))).tolist()
+    told = classification(np.concatenate(to.gather(array)), everyone, classes)
+    figures = {figure.full_tag(): told[figure.measure] for figure in protocol.figures}
+    percent = tuple(100 * told[figure.measure] for figure in protocol.figures)
+    table = Table("percent", tuple(figure.measure for figure in protocol.figures), (("all", percent, None),))
+    name = full_name(title, protocol, "euc")
+    return Evaluation(figures, dict(figures), name, [table], probes={"all": len(everyone)})
+
+
+def _gathered(features: object, exchange: Exchange) -> object:
+    """Sums of sequences that other processes hold as well; images lie in one process."""
+    if isinstance(features, Mapping) and "iou" in features:
+        return {"iou": np.concatenate(exchange.gather(np.asarray(features["iou"])))}
+    return features
 
 
 def _only_embeddings(features: Embeddings | Mapping[str, Embeddings]) -> Embeddings:
@@ -212,8 +298,8 @@ def _only_embeddings(features: Embeddings | Mapping[str, Embeddings]) -> Embeddi
 
 def _submit(
     submission: Submission, retrieval: Retrieval, distances: Distances, rerank: bool, out_dir: str | Path | None
-) -> Path:
-    """Ranks the gallery for each probe and writes the file."""
+) -> Path | None:
+    """Ranks the gallery for each probe; the process numbered 0 writes the file."""
     ((_, task),) = retrieval.tasks()
     source = Reranked(distances, task.probes, task.gallery) if rerank else distances
     names, ranks = retrieval.names, len(submission.header) - 1
@@ -223,4 +309,6 @@ def _submit(
         retrieval.notes.append(
             f"the gallery has {len(task.gallery)} sequences and a full file {ranks} ranks: cut short"
         )
+    if distances.exchange.rank:
+        return None
     return write_submission(text, Path(submission.folder if out_dir is None else out_dir))
