@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import defaultdict
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,8 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from opengait.data.errors import DataError
-from opengait.data.packed import PackedIndex, PackedStore, is_packed
+from opengait.data.packed import PackedStore, is_packed
+from opengait.data.packed_index import PackedIndex
 from opengait.data.partition import Partition, read_partition
 from opengait.data.store import Selection, SequenceStore
 from opengait.data.tree import PickleTree, subject_folders
@@ -102,9 +104,10 @@ class GaitDataset(Dataset):
         self.label_set, self.type_set, self.view_set = (
             sorted(set(names)) for names in (self.labels, self.types, self.views)
         )
-        self.sequences_of: dict[str, list[int]] = {}
+        sequences_of: defaultdict[str, list[int]] = defaultdict(list)
         for index, label in enumerate(self.labels):
-            self.sequences_of.setdefault(label, []).append(index)
+            sequences_of[label].append(index)
+        self.sequences_of: dict[str, list[int]] = dict(sequences_of)
 
     @cached_property
     def class_index(self) -> np.ndarray:

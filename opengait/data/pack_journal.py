@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from opengait.data.packed import DTYPES, VERSION, Modality
+from opengait.data.packed_index import DTYPES, VERSION, Modality
 
 Key = tuple[str, str, str]  # subject, type, view
 Entry = tuple[Key, int, int]  # with length and checksum

@@ -18,8 +18,9 @@ from typing import IO
 import numpy as np
 
 from opengait.data.errors import DataError
+from opengait.data.pack_checks import check_free, check_names, kind_of, stacked
 from opengait.data.pack_journal import Journal, Key
-from opengait.data.packed import DTYPES, INDEX, MODALITY_NAME, SEQUENCES, VERSION, Modality, is_packed
+from opengait.data.packed_index import INDEX, SEQUENCES, VERSION, Modality
 from opengait.data.store import Frames, is_folder_name
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class PackedWriter:
     ) -> None:
         self.out = Path(os.path.realpath(out))
         self.names = list(modalities)
-        _check_names(self.names)
+        check_names(self.names)
         check_free(self.out, force)
         self._force = force
         self.done: set[Key] = set()
@@ -112,9 +113,12 @@ class PackedWriter:
                 frames, or a sequence that is there already. Nothing is written.
         """
         key = (subject, type, view)
-        arrays = [_stacked(frames) for frames in arrays]
+        arrays = [stacked(frames) for frames in arrays]
         self._check(key, arrays)
-        kinds = [self._kind_of(place, frames, key) for place, frames in enumerate(arrays)]
+        kinds = [
+            kind_of(self.names[place], frames, self._kinds[place] if self._kinds else None, self._where(key))
+            for place, frames in enumerate(arrays)
+        ]
         self._settle_kinds(kinds)
         checksum = 0
         try:
@@ -211,42 +215,26 @@ class PackedWriter:
         if self._journal is not None:
             self._journal.start(self._kinds, zip(self._keys, self._lengths, self._checksums, strict=True))
 
+    def _where(self, key: Key) -> str:
+        return f"{self.out}: sequence {'/'.join(key)}"
+
     def _check(self, key: Key, arrays: Sequence[Frames]) -> None:
         self._check_open()
-        name = "/".join(key)
         if not all(is_folder_name(part) for part in key):
-            raise DataError(f"{self.out}: sequence {name!r}: subject, type and view are names of folders")
+            raise DataError(f"{self._where(key)}: subject, type and view are names of folders")
         if key in self.done:
-            raise DataError(f"{self.out}: sequence {name} comes twice")
+            raise DataError(f"{self._where(key)} comes twice")
         if len(arrays) != len(self.names):
             raise DataError(
-                f"{self.out}: sequence {name} has {len(arrays)} modalities; {len(self.names)} were expected: "
+                f"{self._where(key)} has {len(arrays)} modalities; {len(self.names)} were expected: "
                 f"{', '.join(self.names)}"
             )
         counts = [len(frames) for frames in arrays]
         if min(counts) < 1 or len(set(counts)) > 1:
             raise DataError(
-                f"{self.out}: sequence {name}: its modalities hold {', '.join(map(str, counts))} frames; "
-                "one number, 1 or more, was expected"
+                f"{self._where(key)}: its modalities hold {', '.join(map(str, counts))} frames; one number, 1 or more, "
+                "was expected"
             )
-
-    def _kind_of(self, place: int, frames: Frames, key: Key) -> Modality:
-        """What a modality is with these frames, which are as those before."""
-        known = self._kinds[place] if self._kinds else None
-        where = f"{self.out}: sequence {'/'.join(key)}, modality {self.names[place]}"
-        dtype, shape = _kind_of_points(frames, where) if isinstance(frames, list) else (frames.dtype, frames.shape[1:])
-        dtype = dtype.newbyteorder("=")
-        if dtype.name not in DTYPES:
-            raise DataError(f"{where}: dtype {dtype}; expected one of {', '.join(DTYPES)}")
-        if known is not None and dtype != known.dtype:
-            raise DataError(f"{where}: frames of dtype {dtype}, those before have {known.dtype}")
-        if known is not None and shape != known.shape:
-            if not shape or not known.shape or shape[1:] != known.shape[1:] or None not in (shape[0], known.shape[0]):
-                raise DataError(f"{where}: frames of shape {_sizes(shape)}, those before have {_sizes(known.shape)}")
-            shape = (None, *shape[1:])  # equal numbers of points by chance, here or in all sequences before
-        if 0 in shape:
-            raise DataError(f"{where}: frames of shape {_sizes(shape)} hold nothing")
-        return Modality(self.names[place], dtype.newbyteorder("<"), shape)
 
     def _settle_kinds(self, kinds: list[Modality]) -> None:
         """Takes note of what the modalities are, at the first sequence and where one turns out to be ragged."""
@@ -322,63 +310,6 @@ class PackedWriter:
         os.rename(store, self.out)
         _sync(self.out.parent)
         shutil.rmtree(replaced, ignore_errors=True)
-
-
-def check_free(out: Path, force: bool) -> None:
-    """Whether a store may be put at `out`.
-
-    Raises:
-        DataError: there is something else than an empty folder, or, with `force`, than a packed store.
-    """
-    if not os.path.lexists(out):
-        return
-    if not out.is_dir():
-        raise DataError(f"{out}: is a file; a packed store is a folder")
-    found = sorted(os.listdir(out))
-    if not found:
-        return
-    if not is_packed(out):
-        raise DataError(f"{out}: holds {found[0]} and is no packed store; choose another folder")
-    if not force:
-        raise DataError(f"{out}: holds a packed store already; force replaces it (--force)")
-    others = [name for name in found if name not in (INDEX, SEQUENCES) and not _is_frames_file(name)]
-    if others:
-        raise DataError(f"{out}: holds {others[0]} beside the packed store; move it before the store is replaced")
-
-
-def _is_frames_file(name: str) -> bool:
-    return name.startswith("frames-") and name.endswith(".bin")
-
-
-def _check_names(names: list[str]) -> None:
-    if not names:
-        raise DataError("a packed store has one modality or more")
-    for name in names:
-        if not MODALITY_NAME.fullmatch(name):
-            raise DataError(
-                f"{name!r} is no name of a modality: letters, digits, '.', '_', '-', no '.offsets' at the end"
-            )
-    if len({name.casefold() for name in names}) < len(names):
-        raise DataError(f"the modalities {', '.join(names)} need different names")
-
-
-def _stacked(frames: Frames) -> Frames:
-    """A list of equal frames is an array of them."""
-    if isinstance(frames, list) and len({(frame.shape, frame.dtype) for frame in frames}) == 1:
-        return np.stack(frames)
-    return frames
-
-
-def _kind_of_points(frames: list[np.ndarray], where: str) -> tuple[np.dtype, tuple[int | None, ...]]:
-    """Dtype and shape of frames [points, ...] that differ in their number of points."""
-    shapes, dtypes = {frame.shape[1:] for frame in frames}, {frame.dtype for frame in frames}
-    if len(shapes) > 1 or len(dtypes) > 1 or any(frame.ndim < 1 or frame.dtype.kind != "f" for frame in frames):
-        raise DataError(f"{where}: frames differ; only point clouds (floats) may, in their number of points")
-    return dtypes.pop(), (None, *shapes.pop())
-
-
-def _sizes(shape: tuple[int | None, ...]) -> str:
-    return str(["any" if size is None else size for size in shape]).replace("'", "")
 
 
 def _copy(source: IO[bytes], target: IO[bytes], count: int) -> None:

@@ -91,4 +91,4 @@ def is_folder_name(name: str) -> bool:
 def share_equal(names: list[str]) -> list[str]:
     """The same list with one object for equal strings: a tree names few types and views, many times."""
     seen: dict[str, str] = {}
-    return [seen.setdefault(name, name) for name in names]
+    return list(map(seen.setdefault, names, names))

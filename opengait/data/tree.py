@@ -14,9 +14,12 @@ import numpy as np
 from opengait.data import pickles
 from opengait.data.errors import DataError
 from opengait.data.length_cache import cached_lengths
-from opengait.data.store import Frames, Selection
+from opengait.data.store import Frames, Selection, share_equal
+from opengait.data.tree_index import LARGE, TreeIndex, TreeMemory, now_ns
 
 log = logging.getLogger(__name__)
+
+CHECKED_AT_ONCE = 1000
 
 
 class PickleTree:
@@ -40,19 +43,18 @@ class PickleTree:
         self.root = os.fspath(root)
         self._real_root = os.path.realpath(root)
         self._selection = selection
-        self.subjects: list[str] = []
-        self.types: list[str] = []
-        self.views: list[str] = []
-        self._names: list[tuple[str, ...]] = []
-        self.empty: list[str] = []
-        for subject in subjects:
-            self._walk_subject(subject)
-        if self.empty:
-            log.warning("%d sequence folders are empty and left out, such as %s", len(self.empty), self.empty[0])
+        subjects = list(subjects)
+        self._memory = TreeMemory(self.root, subjects, selection)
+        self._index = self._memory.recall() or self._walk(subjects)
+        self.subjects, self.types, self.views = self._index.subjects, self._index.types, self._index.views
+        self._lengths: np.ndarray | None = None
+        empty = self._index.empty
+        if empty:
+            log.warning("%d sequence folders are empty and left out, such as %s", len(empty), empty[0])
 
     @property
     def modalities(self) -> int:
-        return len(self._names[0]) if self._names else 0
+        return len(self._index.names[0]) if self._index.names else 0
 
     def folder(self, index: int) -> str:
         """The folder of a sequence."""
@@ -61,7 +63,7 @@ class PickleTree:
     def files(self, index: int) -> list[str]:
         """The paths in use of a sequence, one a modality."""
         folder = self.folder(index)
-        return [os.path.join(folder, name) for name in self._names[index]]
+        return [os.path.join(folder, name) for name in self._index.names[index]]
 
     def open(self, index: int) -> list[Frames]:
         files = self.files(index)
@@ -75,15 +77,35 @@ class PickleTree:
                 )
             if first == 0:
                 raise DataError(f"{path}: holds no frames; a sequence has at least one")
+        if self._lengths is not None and first != self._lengths[index]:
+            self._memory.forget()
+            raise DataError(
+                f"{files[0]}: holds {first} frames, and held {self._lengths[index]} when they were counted; it has "
+                "been changed since. Start again: the frames will be counted anew"
+            )
         return arrays
 
     def lengths(self) -> np.ndarray:
-        return cached_lengths(self.digest(), len(self.subjects), lambda index: len(self.open(index)[0]))
+        if self._lengths is None:
+            self._lengths = self._count()
+        return self._lengths
 
     def damage(self, done: Callable[[int], object]) -> Iterator[str]:
-        """Nothing: pickles have no checksums, and whether they can be read is found out with their lengths."""
-        done(len(self.subjects))
-        return iter(())
+        """Pickles have no checksums, and whether they can be read is found out with their lengths; but an index that
+        was remembered may be that of an earlier tree."""
+        if self._index.stamps is not None:
+            for start in range(0, len(self.subjects), CHECKED_AT_ONCE):
+                rows = range(start, min(start + CHECKED_AT_ONCE, len(self.subjects)))
+                if self._memory.changed(self._index, rows):
+                    self._memory.forget()
+                    yield (
+                        f"{self.root}: sequences have changed since the tree was indexed, between "
+                        f"{self.folder(rows[0])} and {self.folder(rows[-1])}. Start again: it will be indexed anew"
+                    )
+                    return
+                done(len(rows))
+        else:
+            done(len(self.subjects))
 
     def digest(self) -> str:
         """Changes when any file does, by path, size or time of change."""
@@ -97,24 +119,49 @@ class PickleTree:
                 digest.update(f"{os.path.abspath(path)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
-    def _walk_subject(self, subject: str) -> None:
-        subject_path = os.path.join(self.root, subject)
-        if os.path.islink(subject_path):
-            self._check_link(subject_path)
-        for type_name, type_path in self._folders(subject_path):
-            for view, folder in self._folders(type_path):
-                names = self._files(folder)
-                if names:
-                    self.subjects.append(subject)
-                    self.types.append(type_name)
-                    self.views.append(view)
-                    self._names.append(names)
+    def _count(self) -> np.ndarray:
+        index = self._index
+        if index.lengths is None and index.stamps is None:
+            return cached_lengths(self.digest(), len(index), self._length)
+        if index.lengths is None:
+            log.info("counting the frames of %d sequences (done once, then cached)", len(index))
+            index.lengths = np.fromiter(map(self._length, range(len(index))), dtype=np.int64, count=len(index))
+            self._memory.remember(index, 0)
+        return index.lengths
+
+    def _length(self, index: int) -> int:
+        return len(self.open(index)[0])
+
+    def _walk(self, subjects: list[str]) -> TreeIndex:
+        """The sequences as they are on disk."""
+        begun_ns = now_ns()
+        index = TreeIndex(folders=[""])
+        for subject in subjects:
+            path = os.path.join(self.root, subject)
+            if os.path.islink(path):
+                self._check_link(path)
+            index.folders.append(subject)
+            for type_name, type_path in self._folders(path):
+                index.folders.append(f"{subject}/{type_name}")
+                for view, folder in self._folders(type_path):
+                    names = self._files(folder)
+                    if not names:
+                        index.empty.append(folder)
+                        continue
+                    self._check_number(folder, names, index)
+                    index.subjects.append(subject)
+                    index.types.append(type_name)
+                    index.views.append(view)
+                    index.names.append(names)
+        index.types, index.views = share_equal(index.types), share_equal(index.views)
+        if len(index) >= LARGE:
+            self._memory.remember(index, begun_ns)
+        return index
 
     def _files(self, folder: str) -> tuple[str, ...]:
         """The names of the files in use of a sequence folder; none where it is empty."""
         entries = {entry.name: entry for entry in self._entries(folder)}
         if not entries:
-            self.empty.append(folder)
             return ()
         used = [entries[name] for name in self._selection.apply(sorted(entries), folder)]
         for entry in used:
@@ -124,12 +171,15 @@ class PickleTree:
                     f"{entry.path}: is {what}; the tree is subject/type/view/*.pkl. "
                     "Remove it or leave it out with data_cfg.data_in_use"
                 )
-        if self._names and len(used) != self.modalities:
+        return tuple(entry.name for entry in used)
+
+    def _check_number(self, folder: str, names: tuple[str, ...], index: TreeIndex) -> None:
+        if index.names and len(names) != len(index.names[0]):
+            first = os.path.join(self.root, index.subjects[0], index.types[0], index.views[0])
             raise DataError(
-                f"{folder}: holds {len(used)} modalities, {self.folder(0)} holds {self.modalities}; every sequence "
+                f"{folder}: holds {len(names)} modalities, {first} holds {len(index.names[0])}; every sequence "
                 "needs the same number (choose with data_cfg.data_in_use)"
             )
-        return tuple(entry.name for entry in used)
 
     def _folders(self, path: str) -> list[tuple[str, str]]:
         """(name, path) of the folders in a folder, sorted; stray files beside them are no sequences."""

@@ -14,8 +14,10 @@ import numpy as np
 from tqdm import tqdm
 
 from opengait.data.errors import DataError
-from opengait.data.packed import MODALITY_NAME, is_packed
-from opengait.data.packing import PackedWriter, PackReport, check_free
+from opengait.data.pack_checks import check_free
+from opengait.data.packed import is_packed
+from opengait.data.packed_index import MODALITY_NAME
+from opengait.data.packing import PackedWriter, PackReport
 from opengait.data.store import Frames, Selection
 from opengait.data.tree import PickleTree, subject_folders
 

@@ -19,7 +19,8 @@ from pickle_files import write_pickle
 from opengait.data.dataset import GaitDataset
 from opengait.data.loader import test_loader as loader_for_tests
 from opengait.data.loader import train_loader
-from opengait.data.packed import PackedIndex, PackedStore
+from opengait.data.packed import PackedStore
+from opengait.data.packed_index import PackedIndex
 from opengait.data.store import Selection
 from opengait.data.tree_packing import pack_tree
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from pickle_files import write_pickle
 
-from opengait.data.packed import PackedIndex
+from opengait.data.packed_index import PackedIndex
 from opengait.data.packing import PackedWriter
 from opengait.data.tree_packing import pack_tree
 
