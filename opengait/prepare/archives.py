@@ -12,18 +12,22 @@ import io
 import lzma
 import posixpath
 import re
+import shutil
 import stat
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol, cast
 
 LARGEST_FILE = 1 << 26
 """bytes of a frame's file; more is no frame"""
 LARGEST_IN_MEMORY = 1 << 28
 """bytes of a compressed tar's content that are held in memory; one with more is decompressed to disk"""
+SPARE_DISK = 1 << 30
+"""bytes of the disk that are never used"""
 SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar", ".zip", ".7z")
 _AES = 99  # a zip's method for members that the standard library cannot decrypt
 _DAMAGE = (
@@ -137,13 +141,15 @@ class Zip(_Listing):
     def __init__(self, path: str, password: str | None) -> None:
         super().__init__(path)
         self._password = None if password is None else password.encode()
-        self._file = zipfile.ZipFile(path)
-        self.needs_tool = any(info.compress_type == _AES for info in self._file.infolist())
-        """members are encrypted in a way that the standard library cannot read"""
-        for info in self._file.infolist():
-            self._add(info)
-        if not self.needs_tool:
-            self._check_password()
+        with ExitStack() as opening:
+            self._file = opening.enter_context(zipfile.ZipFile(path))
+            self.needs_tool = any(info.compress_type == _AES for info in self._file.infolist())
+            """members are encrypted in a way that the standard library cannot read"""
+            for info in self._file.infolist():
+                self._add(info)
+            if not self.needs_tool:
+                self._check_password()
+            opening.pop_all()
 
     def read(self, member: Member) -> bytes:
         _check_size(member)
@@ -195,22 +201,16 @@ class Tar(_Listing):
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        source: IO[bytes]
-        if suffix_of(path) == ".tar":
-            source = open(path, "rb")  # noqa: SIM115 (closed with the archive)
-        else:
-            with decompressed(path) as stream:
-                source = io.BytesIO(stream.read(LARGEST_IN_MEMORY + 1))
-            if source.getbuffer().nbytes > LARGEST_IN_MEMORY:
-                raise TooLarge(f"{path}: more than {LARGEST_IN_MEMORY} bytes; decompress it to a .tar first")
-        self._source = source
-        self._file = tarfile.open(fileobj=source, mode="r:")  # noqa: SIM115
-        for info in self._file:
-            self._add(info)
-        # tarfile takes a cut or damaged header for the end; a whole archive ends with a block of zeros.
-        source.seek(self._file.offset)
-        if source.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError("no end of the archive where one was expected")
+        with ExitStack() as opening:
+            self._source = opening.enter_context(_plain(path))
+            self._file = opening.enter_context(tarfile.open(fileobj=self._source, mode="r:"))
+            for info in self._file:
+                self._add(info)
+            # tarfile takes a cut or damaged header for the end; a whole archive ends with a block of zeros.
+            self._source.seek(self._file.offset)
+            if self._source.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError("no end of the archive where one was expected")
+            opening.pop_all()
 
     def read(self, member: Member) -> bytes:
         _check_size(member)
@@ -244,8 +244,29 @@ class Tar(_Listing):
             self.refuse(info.name, "a device or pipe")
 
 
+def check_room(size: int, folder: Path, name: str) -> None:
+    """Raises ValueError where the disk of a folder has no room for so many bytes."""
+    free = shutil.disk_usage(folder).free - SPARE_DISK
+    if size > free:
+        raise ValueError(
+            f"{name}: needs {size / 1e9:.1f} GB below {folder}, {max(free, 0) / 1e9:.1f} GB can be used there; "
+            "unpack the archive by hand elsewhere, or choose another output folder"
+        )
+
+
 class TooLarge(ValueError):
     """A compressed tar that is not held in memory."""
+
+
+def _plain(path: str) -> IO[bytes]:
+    """A tar without compression: the file, or what it holds in memory."""
+    if suffix_of(path) == ".tar":
+        return open(path, "rb")
+    with decompressed(path) as stream:
+        content = stream.read(LARGEST_IN_MEMORY + 1)
+    if len(content) > LARGEST_IN_MEMORY:
+        raise TooLarge(f"{path}: more than {LARGEST_IN_MEMORY} bytes; decompress it to a .tar first")
+    return io.BytesIO(content)
 
 
 def _check_size(member: Member) -> None:

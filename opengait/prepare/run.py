@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
 
 # Raised whenever the same raw files would give other frames.
 PREPARE_VERSION = 1
-_ON_DISK_AT_ONCE, _ARCHIVED_AT_ONCE = 16, 256  # sequences a task
+_ON_DISK_AT_ONCE = 16  # sequences a task
+_SHARES = 4  # tasks a process at least, so that all end at about the same time
 
 
 def prepare(
@@ -144,10 +145,11 @@ class _Task(NamedTuple):
 
 
 def _tasks(sequences: list[Planned], entries: dict[str, Entry], workers: int) -> Iterator[_Task]:
-    """Sequences in groups; those of one archive together, since it has to be opened for each group."""
+    """Sequences in groups. An archive has to be opened for each group: few archives are shared out, many are not."""
+    shares = max(1, workers * _SHARES // max(1, len({_archive(sequence) for sequence in sequences})))
     for archive, group in groupby(sorted(sequences, key=_archive), key=_archive):
         members = list(group)
-        at_once = min(_ARCHIVED_AT_ONCE, -(-len(members) // workers)) if archive else _ON_DISK_AT_ONCE
+        at_once = -(-len(members) // shares) if archive else _ON_DISK_AT_ONCE
         for start in range(0, len(members), at_once):
             some = members[start : start + at_once]
             yield _Task(some, [entries.get(sequence.folder) for sequence in some])

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from opengait.prepare.archives import split_name
+from opengait.prepare.archives import check_room, split_name
 
 PROGRAMS = ("7zz", "7z", "7za", "bsdtar")
 
@@ -28,17 +28,21 @@ def unpack_with_tool(path: str, target: Path, password: str | None) -> str:
             f"folder of its own name beside it ({Path(path).stem}/): the folder is then read in its place"
         )
     plain = tool.endswith("bsdtar")
-    listing = [tool, "-tf", path] if plain else [tool, "l", "-ba", "-slt", "-sccUTF-8", f"-p{password or ''}", path]
+    listing = (
+        [tool, "-tf", path] if plain else [tool, "l", "-ba", "-slt", "-sccUTF-8", f"-p{password or ''}", "--", path]
+    )
+    size = 0
     for line in _run(listing, path).splitlines():
-        if plain:
-            split_name(line, path)
-        elif line.startswith("Path = "):
-            split_name(line.removeprefix("Path = "), path)
+        if plain or line.startswith("Path = "):
+            split_name(line if plain else line.removeprefix("Path = "), path)
+        elif line.startswith("Size = "):
+            size += int(line.removeprefix("Size = ") or 0)
     target.mkdir(parents=True)
+    check_room(size, target, path)
     extraction = (
         [tool, "-xf", path, "-C", str(target)]
         if plain
-        else [tool, "x", "-y", "-bd", f"-p{password or ''}", f"-o{target}", path]
+        else [tool, "x", "-y", "-bd", f"-p{password or ''}", f"-o{target}", "--", path]
     )
     _run(extraction, path)
     _remove_links(target)

@@ -14,10 +14,18 @@ import shutil
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from opengait.prepare.archives import Archive, TooLarge, Zip, damage_named, decompressed, open_archive, suffix_of
+from opengait.prepare.archives import (
+    Archive,
+    TooLarge,
+    Zip,
+    check_room,
+    damage_named,
+    decompressed,
+    open_archive,
+    suffix_of,
+)
 from opengait.prepare.seven_zip import unpack_with_tool
 
-_SPARE_DISK = 1 << 30  # bytes that are never used
 _AT_ONCE = 1 << 22
 
 
@@ -93,7 +101,7 @@ def _copy_nested(archive: Archive, path: str, folder: Path) -> list[tuple[str, s
                 # A folder each: the name stays, since it says whose frames are in it.
                 target = folder / str(len(nested)) / name
                 target.parent.mkdir()
-                _check_room(members[name].size, folder, f"{path}: {name}")
+                check_room(members[name].size, folder, f"{path}: {name}")
                 with archive.open(members[name]) as source, target.open("wb") as copy:
                     _copy(source, copy, path)
                 nested.append((str(target), place))
@@ -119,14 +127,5 @@ def _copy(source: IO[bytes], target: IO[bytes], name: str) -> None:
     """Copies a stream as far as the disk has room: what an archive says of its size need not be true."""
     folder = Path(target.name).parent
     while content := source.read(_AT_ONCE):
-        _check_room(len(content), folder, name)
+        check_room(len(content), folder, name)
         target.write(content)
-
-
-def _check_room(size: int, folder: Path, name: str) -> None:
-    free = shutil.disk_usage(folder).free - _SPARE_DISK
-    if size > free:
-        raise ValueError(
-            f"{name}: needs {size / 1e9:.1f} GB below {folder}, {max(free, 0) / 1e9:.1f} GB can be used there; "
-            "unpack the archive by hand elsewhere, or choose another output folder"
-        )

@@ -17,7 +17,6 @@ SMALL = {
     "OUMVLP": {"views": ("000", "090", "180")},
 }
 IN_ARCHIVES = ("CASIA-B", "GREW", "HID2022", "HID2023")
-DATASETS = (*IN_ARCHIVES, "CASIA-B*", "OUMVLP", "Gait3D")
 
 
 @functools.cache

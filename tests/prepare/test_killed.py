@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
-import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,56 +15,37 @@ from look_alikes import content, look_alike
 
 from opengait.prepare import prepare
 
-CHANGES = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "shutil.rmtree"}
 
+@pytest.fixture(scope="module")
+def dying() -> Iterator[Callable[..., int]]:
+    """Prepares in a process that is killed before its nth change; gives their number, 0 where it was killed."""
+    script = Path(__file__).with_name("dying_preparations.py")
+    process = subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-def prepare_and_die(dataset: str, raw: Path, out: Path, packed: bool, change: int) -> int:
-    """Prepares in a process of its own, which is killed before its nth change in the folder of `out`.
+    def prepare_and_die(change: int, dataset: str, raw: Path, out: Path, packed: bool) -> int:
+        process.stdin.write(json.dumps([change, dataset, str(raw), str(out), packed]) + "\n")
+        process.stdin.flush()
+        return int(process.stdout.readline())
 
-    Returns the number of changes there were, 0 where it was killed.
-    """
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        changes = 0
-
-        def count(event: str, arguments: tuple) -> None:
-            nonlocal changes
-            if event in CHANGES and str(out.parent) in str(arguments[0]) and str(raw) not in str(arguments[0]):
-                changes += 1
-                if changes == change:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        status = 1
-        try:
-            sys.addaudithook(count)
-            prepare(dataset, raw, out, packed=packed, workers=1, progress=False)
-            os.write(writing, str(changes).encode())
-            status = 0
-        finally:
-            os._exit(status)
-    os.close(writing)
-    with os.fdopen(reading) as pipe:
-        said = pipe.read()
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == (0 if said else -signal.SIGKILL)
-    return int(said or 0)
+    with process:
+        yield prepare_and_die
+        process.stdin.close()
 
 
 @pytest.mark.parametrize(
     ("dataset", "archives", "packed"), [("CASIA-B", False, False), ("GREW", True, False), ("CASIA-B", True, True)]
 )
-def test_killed_at_any_change_and_run_again(dataset, archives, packed, tmp_path):
+def test_killed_at_any_change_and_run_again(dataset, archives, packed, tmp_path, dying):
     raw = look_alike(dataset, archives).out
     whole = tmp_path / "whole/out"
     whole.parent.mkdir()
-    changes = prepare_and_die(dataset, raw, whole, packed, 0)
+    changes = dying(0, dataset, raw, whole, packed)
     wanted = content(whole.parent)
     assert changes > 50
     for change in [*range(1, 6), *range(6, changes - 9, changes // 4), *range(changes - 9, changes + 1)]:
         again = tmp_path / "again/out"
         again.parent.mkdir()
-        assert prepare_and_die(dataset, raw, again, packed, change) == 0
+        assert dying(change, dataset, raw, again, packed) == 0
         assert content(again.parent) != wanted or change > changes - 2
         prepare(dataset, raw, again, packed=packed, workers=1)
         assert content(again.parent) == wanted, f"killed before change {change} of {changes}"
