@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PYTHONDONTWRITEBYTECODE ?= 1
 
-.PHONY: install demo test lint types pytest test-full gpu-check audit clean
+.PHONY: install demo test lint types pytest test-full test-faults gpu-check audit clean
 
 install: $(INSTALLED)
 
@@ -29,10 +29,14 @@ types: $(INSTALLED)
 
 # Two processes of one thread each: on two cores twice as fast as one process of two threads.
 pytest: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not full"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not full and not faults"
 
 test-full: lint types $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not faults"
+
+# Kills, damage and attacks in numbers; `make test` has a short form of each.
+test-faults: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m faults
 
 # On a machine with a CUDA device and no network: its own Python, no environment of ours.
 gpu-check:

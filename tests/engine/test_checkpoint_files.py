@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -21,12 +24,13 @@ from opengait.engine.checkpoint import (
     restore_weights,
     save_checkpoint,
 )
+from opengait.engine.checkpoint_files import check_digest, stored_digest
 
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     path = tmp_path / "run-00010.pt"
-    save_checkpoint(path, {"model": nn.Linear(30, 40).state_dict(), "iteration": 10})
+    save_checkpoint(path, {"model": nn.Linear(30, 4).state_dict(), "iteration": 10})
     return path
 
 
@@ -46,26 +50,52 @@ def test_the_padded_name_is_tried_before_the_plain_one(saved: Path) -> None:
         find_checkpoint(folder, "run", 20)
 
 
-def test_truncated_or_changed_files_are_refused_by_name(saved: Path) -> None:
+@pytest.mark.parametrize("step", [9, pytest.param(1, marks=pytest.mark.faults)])
+def test_a_file_cut_at_any_byte_or_with_any_byte_changed_is_refused_by_name(saved: Path, step: int) -> None:
     whole = saved.read_bytes()
-    for length in (0, 1, 100, len(whole) // 2, len(whole) - 1):
-        saved.write_bytes(whole[:length])
+    rng = np.random.default_rng(0)
+    # All of the end, where the digest and the record before it stand.
+    places = [place for place in range(len(whole)) if place % step == 0 or place > len(whole) - 120]
+    damaged = [whole[:length] for length in places]
+    damaged += [_flipped(whole, place, 1 << rng.integers(8)) for place in places]
+    for content in damaged:
+        saved.write_bytes(content)
         with pytest.raises(CheckpointError, match=re.escape(str(saved))):
             load_checkpoint(saved)
-    weights = whole.index(load_checkpoint_bytes(whole))
+    saved.write_bytes(whole)
+    assert load_checkpoint(saved)["iteration"] == 10
+
+
+def test_a_file_with_its_digest_is_one_that_plain_torch_loads(saved: Path) -> None:
+    state = torch.load(saved, weights_only=True)
+    torch.testing.assert_close(state["model"], load_checkpoint(saved)["model"], rtol=0, atol=0)
+    as_torch_writes = io.BytesIO()
+    torch.save(state, as_torch_writes)
+    assert stored_digest(saved) == hashlib.sha256(as_torch_writes.getvalue()).hexdigest()
+    saved.write_bytes(as_torch_writes.getvalue())
+    assert stored_digest(saved) is None
+    assert not check_digest(saved)
+
+
+def test_a_file_without_digest_is_checked_by_its_archives_sums(tmp_path: Path) -> None:
+    path = tmp_path / "run-00010.pt"
+    layer = nn.Linear(30, 40)
+    torch.save({"model": layer.state_dict()}, path)
+    whole = path.read_bytes()
+    weights = whole.index(layer.weight.detach().numpy().tobytes())
     for position in (weights, weights + 2000):
-        damaged = bytearray(whole)
-        damaged[position] ^= 1
-        saved.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match="does not match its check sum"):
-            load_checkpoint(saved)
+        path.write_bytes(_flipped(whole, position, 1))
+        with pytest.raises(CheckpointError, match=re.escape(str(path))):
+            load_checkpoint(path)
+    path.write_bytes(whole[:-30])
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_checkpoint(path)
 
 
-def load_checkpoint_bytes(whole: bytes) -> bytes:
-    import io
-
-    state = torch.load(io.BytesIO(whole), weights_only=True)
-    return bytes(state["model"]["weight"].numpy().tobytes())
+def _flipped(content: bytes, position: int, bits: int) -> bytes:
+    changed = bytearray(content)
+    changed[position] ^= bits
+    return bytes(changed)
 
 
 class Attack:

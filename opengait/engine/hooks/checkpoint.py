@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from opengait.engine.checkpoint import checkpoint_name, prune_checkpoints, remove_unfinished, save_checkpoint
+from opengait.engine.checkpoint import checkpoint_name, prune_checkpoints, save_checkpoint
+from opengait.engine.checkpoint_files import remove_unfinished
 from opengait.engine.distributed import is_main, on_main
 from opengait.engine.hooks.base import Hook
 
