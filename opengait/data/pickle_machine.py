@@ -37,11 +37,15 @@ class Machine:
             elif code == STOP:
                 return self.stack.pop()
             else:
-                known = next((op.name for op in pickletools.opcodes if op.code == chr(code)), None)
-                if known is None:
-                    raise DataError(f"byte {self.at - 1} is no pickle instruction; is this a pickle?")
-                raise UnsafePickleError(f"refused, since it holds the pickle instruction {known}")
+                self.other(code)
         raise DataError("the file ends in the middle of a pickle")
+
+    def other(self, code: int) -> None:
+        """An instruction that is not in STEPS."""
+        known = next((op.name for op in pickletools.opcodes if op.code == chr(code)), None)
+        if known is None:
+            raise DataError(f"byte {self.at - 1} is no pickle instruction; is this a pickle?")
+        raise UnsafePickleError(f"refused, since it holds the pickle instruction {known}")
 
     # Reading.
 

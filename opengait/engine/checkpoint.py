@@ -7,11 +7,12 @@ too, and a safetensors file of weights.
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import json
 import logging
-import pickle
+import os
 import re
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from opengait.config.compat import in_use
-from opengait.engine.checkpoint_files import DamagedFile, check_digest, whole_file, write_archive
+from opengait.data.errors import DataError, UnsafePickleError
+from opengait.engine.checkpoint_contents import problem
+from opengait.engine.checkpoint_pickle import check_file
 
 logger = logging.getLogger(__name__)
 
@@ -65,18 +68,36 @@ def list_checkpoints(folder: Path, save_name: str) -> list[tuple[int, Path]]:
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Writes under a temporary name, with a digest, flushes to the disk, renames: the name never holds half a file.
+    """Writes under a temporary name, flushes to the disk, renames: the name never holds half a file.
 
     Raises:
         CheckpointError: the file cannot be written; earlier checkpoints are untouched.
     """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with whole_file(path) as file:
-            write_archive(file, state)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path}: cannot write the checkpoint: {error}; those written before are untouched"
-        ) from error
+        raise CheckpointError(f"{path}: cannot write the checkpoint: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    # A rename is safe against power loss only once the folder itself is on the disk.
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -93,27 +114,24 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
     if path.suffix == ".safetensors":
         return _load_safetensors(path, device)
     try:
-        if not check_digest(path) and zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                broken = archive.testzip()
-            if broken is not None:
-                raise CheckpointError(f"{path}: damaged checkpoint ({broken} does not match its check sum)")
+        check_file(path)
         state = torch.load(path, map_location=device, weights_only=True)
-    except CheckpointError:
-        raise
-    except DamagedFile as error:
-        raise CheckpointError(f"{path}: damaged checkpoint ({error})") from error
-    except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(
-            f"{path}: refused, it holds more than tensors and plain containers, or is damaged: {reason}"
-        ) from error
+    except UnsafePickleError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    except DataError as error:
+        raise CheckpointError(f"{path}: damaged or no checkpoint ({error})") from error
     except Exception as error:
-        raise CheckpointError(f"{path}: damaged or no checkpoint ({type(error).__name__}: {error})") from error
-    if not isinstance(state, dict) or not isinstance(state.get("model"), Mapping):
-        raise CheckpointError(f"{path}: not a checkpoint of this framework: it has no 'model' mapping")
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise CheckpointError(f"{path}: damaged or no checkpoint ({type(error).__name__}: {reason})") from error
+    return _checked(path, state)
+
+
+def _checked(path: Path, state: Any) -> dict[str, Any]:
+    wrong = problem(state) if isinstance(state, dict) else "not a checkpoint of this framework: it is no mapping"
+    if wrong:
+        raise CheckpointError(f"{path}: {wrong}")
     if state.get("format", FORMAT) != FORMAT:
-        raise CheckpointError(f"{path}: format {state['format']!r}, and this version reads format {FORMAT}")
+        raise CheckpointError(f"{path}: format {str(state['format'])[:80]}, and this version reads format {FORMAT}")
     return state
 
 
@@ -124,9 +142,9 @@ def _load_safetensors(path: Path, device: torch.device | str) -> dict[str, Any]:
         with safe_open(path, "pt", device=str(device)) as file:
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no mapping
             kept = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+    except (SafetensorError, ValueError, RecursionError, OSError) as error:
         raise CheckpointError(f"{path}: damaged or no safetensors file ({error})") from error
-    return {**(kept if isinstance(kept, dict) else {}), "model": weights}
+    return _checked(path, {**(kept if isinstance(kept, dict) else {}), "model": weights})
 
 
 def newest_whole_checkpoint(folder: Path, save_name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -139,6 +157,12 @@ def newest_whole_checkpoint(folder: Path, save_name: str) -> Iterator[tuple[Path
             continue
         yield path, state
         return
+
+
+def remove_unfinished(folder: Path, save_name: str) -> None:
+    """Deletes what runs of this name left behind that were killed while they wrote."""
+    for path in folder.glob(f".{glob.escape(save_name)}-*.pt.*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def prune_checkpoints(folder: Path, save_name: str, keep_last: int | None) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from opengait.engine.checkpoint import (
     newest_whole_checkpoint,
     restore_weights,
 )
+from opengait.engine.checkpoint_contents import alike
 from opengait.engine.distributed import broadcast_text, on_main, world_size
 from opengait.engine.optimizer import load_optimizer
 from opengait.engine.randomness import restore_rng_states
@@ -55,6 +57,19 @@ def restore(trainer: Trainer, resume: str) -> None:
             _restore_hint(trainer, one)
 
 
+@contextlib.contextmanager
+def _misfits_named(path: str | Path) -> Iterator[None]:
+    """What torch raises for a state that is of the right kind and still does not fit, as an error that names the
+    file."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise CheckpointError(f"{path}: its state cannot be restored ({type(error).__name__}: {reason})") from error
+
+
 def _resume(trainer: Trainer) -> bool:
     folder = trainer.folder / "checkpoints"
     found: list[tuple[Path, dict[str, Any]]] = []
@@ -68,9 +83,10 @@ def _resume(trainer: Trainer) -> bool:
         raise CheckpointError(f"{path}: holds no iteration to go on from; start from its weights with restore_hint")
     restore_weights(trainer.model, state, path, model_cfg=trainer.config["model_cfg"])
     _check_labels(trainer, state, path)
-    _restore_moments(trainer, state, path, settings=True, resumed=True)
-    _restore_schedule(trainer, state, path, resumed=True)
-    _restore_progress(trainer, state, int(state["iteration"]))
+    with _misfits_named(path):
+        _restore_moments(trainer, state, path, settings=True, resumed=True)
+        _restore_schedule(trainer, state, path, resumed=True)
+        _restore_progress(trainer, state, int(state["iteration"]))
     trainer.last_checkpoint = Path(path)
     _remember_compat(trainer, state)
     logger.info("resumed from %s: going on after iteration %d", path, trainer.iteration)
@@ -88,15 +104,17 @@ def _restore_hint(trainer: Trainer, hint: int | str) -> None:
     strict = cfg.get("restore_ckpt_strict", True)
     restore_weights(trainer.model, state, path, strict=strict, model_cfg=trainer.config["model_cfg"])
     schedule = (numbered or trainer.as_reference) and not cfg.get("scheduler_reset")
-    if not cfg.get("optimizer_reset"):
-        _restore_moments(trainer, state, path, settings=schedule or trainer.as_reference)
-    if schedule:
-        _restore_schedule(trainer, state, path)
-    elif not cfg.get("optimizer_reset"):
-        logger.warning("%s: the schedule starts afresh", path)
+    with _misfits_named(path):
+        if not cfg.get("optimizer_reset"):
+            _restore_moments(trainer, state, path, settings=schedule or trainer.as_reference)
+        if schedule:
+            _restore_schedule(trainer, state, path)
+        elif not cfg.get("optimizer_reset"):
+            logger.warning("%s: the schedule starts afresh", path)
+        if numbered:
+            _restore_progress(trainer, state, int(hint))
     _remember_compat(trainer, state)
     if numbered:
-        _restore_progress(trainer, state, int(hint))
         trainer.last_checkpoint = path
     else:
         trainer.iteration = trainer.draws = 0
@@ -184,6 +202,10 @@ def _check_schedule(trainer: Trainer, stored: Mapping[str, Any], path: str | Pat
         raise CheckpointError(
             f"{path}: its schedule is no {type(trainer.scheduler).__name__}, it has no {', '.join(missing)}; {advice}"
         )
+    if odd := sorted(key for key in own if not key.startswith("_") and not alike(own[key], stored[key])):
+        raise CheckpointError(
+            f"{path}: its schedule has {odd[0]} of another kind, {str(stored[odd[0]])[:80]}; {advice}"
+        )
     steps = stored.get("total_steps")
     if isinstance(steps, int) and steps < trainer.total_iter:
         raise CheckpointError(
@@ -211,9 +233,15 @@ def _check_moments(trainer: Trainer, stored: Mapping[str, Any], path: str | Path
     if missing := sorted({key for group in stored["param_groups"] for key in needed if key not in group}):
         solver = type(trainer.optimizer).__name__
         raise CheckpointError(f"{path}: its optimiser is no {solver}, it has no {', '.join(missing)}; {advice}")
+    for theirs, mine in zip(stored["param_groups"], groups, strict=True):
+        if odd := sorted(key for key in needed if key in mine and not alike(mine[key], theirs[key])):
+            raise CheckpointError(f"{path}: its optimiser has {odd[0]} {str(theirs[odd[0]])[:80]}; {advice}")
     numbers = [number for group in stored["param_groups"] for number in group["params"]]
     parameters = [parameter for group in groups for parameter in group["params"]]
+    kept = {name for moments in stored["state"].values() for name in moments}
     for number, parameter in zip(numbers, parameters, strict=True):
+        if missing := sorted(kept - stored["state"].get(number, dict.fromkeys(kept)).keys()):
+            raise CheckpointError(f"{path}: its optimiser has no {missing[0]} for parameter {number}; {advice}")
         for name, value in stored["state"].get(number, {}).items():
             shape = getattr(value, "shape", ())
             if len(shape) and shape != parameter.shape:
