@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from opengait.modeling.losses.base import BaseLoss
@@ -17,9 +17,9 @@ class TripletLoss(BaseLoss):
 
     A triplet is an anchor a, a positive b of the same label (a itself included) and a negative k of another; its term
     is max(d[a, b] - d[a, k] + margin, 0) with Euclidean d. All of them count, in groups of any size. They are not
-    formed: each anchor's negatives are sorted once, then one binary search for each positive finds how many negatives
-    lie within its margin, and prefix sums (in double precision) give the sum of those terms. Time n^2 log n and
-    memory n^2 a part, instead of n^3; exact, with the exact gradient.
+    formed: each anchor's k limits, the distances of its positives plus the margin, are sorted, and one binary search
+    for each negative finds how many of them it lies below. Those counts give the number of terms, their sum (in double
+    precision) and the gradient. Time n^2 log k and memory n^2 a part, instead of n^2 k; exact, with the exact gradient.
 
     Source: In Defense of the Triplet Loss (Hermans et al., 2017, arXiv 1703.07737), per part as in GaitSet.
 
@@ -89,42 +89,77 @@ class _PairwiseDistances(torch.autograd.Function):
 
 
 class _BatchAll(torch.autograd.Function):
-    """distances [p, n, n], labels [n] -> loss, largest term, number of non-zero triplets; each [p]."""
+    """distances [p, n, n], labels [n] -> loss, largest term, number of non-zero triplets; each [p].
+
+    The gradient is found on the way, while what it needs is at hand: it is as large as the distances, and that would be
+    many times larger. A few parts are done at a time, for the same reason and for the caches.
+    """
 
     @staticmethod
     def forward(ctx: Any, distances: Tensor, labels: Tensor, margin: float) -> tuple[Tensor, Tensor, Tensor]:
         same = labels[:, None] == labels[None, :]
         members = _members(same)
         is_member = same.gather(1, members)
-        members = members.expand(len(distances), -1, -1)
-
-        negatives, order = distances.masked_fill(same, float("inf")).sort(-1)
-        limits = (distances.gather(2, members) + margin).masked_fill_(~is_member, float("-inf"))
-        # within[., a, b]: how many negatives of anchor a are nearer than its positive b plus the margin.
-        within = torch.searchsorted(negatives, limits)
-        sums = negatives.masked_fill(negatives == float("inf"), 0).cumsum(-1, dtype=torch.float64)
-        below = F.pad(sums, (1, 0)).gather(2, within)
-        total = (within * limits.masked_fill(~is_member, 0).double() - below).sum((1, 2))
-        count = within.sum((1, 2)).to(distances.dtype)
-        loss = (total / (count.double() + 1e-9)).to(distances.dtype)
-        hard_loss = (limits - negatives[..., :1]).amax((1, 2)).clamp(min=0)
-
-        ctx.save_for_backward(order, members, is_member, within, count)
+        needed = ctx.needs_input_grad[0]
+        gradient = torch.empty_like(distances) if needed else distances.new_empty(0)
+        results = []
+        for first, part in _in_portions(distances):
+            *result, slope = _of_parts(part, same, members, is_member, margin, needed)
+            results.append(result)
+            if slope is not None:
+                gradient[first : first + len(part)] = slope
+        loss, hard_loss, count = (torch.cat(values) for values in zip(*results, strict=True))
+        ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(hard_loss, count)
         return loss, hard_loss, count
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
-        order, members, is_member, within, count = ctx.saved_tensors
-        p, n, _ = order.shape
-        # A positive distance appears in as many non-zero triplets as it has negatives within its margin; the j-th
-        # nearest negative in as many as there are positives with more than j negatives within theirs.
-        ends = grad_loss.new_zeros(p, n, n + 1).scatter_add_(2, within, is_member.to(grad_loss.dtype).expand(p, -1, -1))
-        reached_by = is_member.sum(1).to(grad_loss.dtype)[:, None] - ends.cumsum(-1)[..., :-1]
-        grad = torch.zeros_like(reached_by).scatter_(2, order, -reached_by)
-        grad.scatter_add_(2, members, within.to(grad.dtype))
-        return grad * (grad_loss / (count + 1e-9))[:, None, None], None, None
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad_loss[:, None, None], None, None
+
+
+def _in_portions(distances: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Runs of parts that fit the caches of a CPU, or that are worth a GPU's while, with the place of the first."""
+    size = (1 << 17) if distances.device.type == "cpu" else (1 << 25)
+    portion = max(1, size // max(1, distances[0].numel()))
+    for first in range(0, len(distances), portion):
+        yield first, distances[first : first + portion]
+
+
+def _of_parts(
+    distances: Tensor, same: Tensor, members: Tensor, is_member: Tensor, margin: float, needed: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """[p, n, n] -> loss, largest term and number of non-zero triplets, each [p], and the loss's gradient [p, n, n].
+
+    k is the size of the largest class; a smaller one has limits of minus infinity, which nothing is below.
+    """
+    members = members.expand(len(distances), -1, -1)
+    limits = (distances.gather(2, members) + margin).masked_fill_(~is_member, float("-inf"))
+    limits, order = limits.sort(-1)
+    negatives = distances.masked_fill(same, float("inf"))
+    hard_loss = (limits[..., -1] - negatives.amin(-1)).amax(1).clamp(min=0)
+
+    # missed[., a, j]: how many limits of anchor a its negative j is not below; all k for those of its own label.
+    missed = torch.searchsorted(limits, negatives, right=True)
+    k = limits.shape[-1]
+    reached_by = (k - missed).to(distances.dtype)
+    # within[., a, b]: how many negatives are below the b-th limit of anchor a.
+    ends = limits.new_zeros(*limits.shape[:2], k + 1).scatter_add_(2, missed, torch.ones_like(negatives))
+    within = ends[..., :k].cumsum(-1)
+    count = within.sum((1, 2), dtype=torch.float64)
+    total = (within.double() * limits.masked_fill_(limits == float("-inf"), 0)).sum((1, 2))
+    total -= (reached_by.double() * distances).sum((1, 2))
+    loss = (total / (count + 1e-9)).to(distances.dtype)
+    count = count.to(distances.dtype)
+    if not needed:
+        return loss, hard_loss, count, None
+
+    # A positive distance appears in as many non-zero triplets as it has negatives within its margin, a negative one in
+    # as many as there are positives that reach it.
+    slope = reached_by.neg_().scatter_add_(2, members.gather(2, order), within)
+    return loss, hard_loss, count, slope.div_((count + 1e-9)[:, None, None])
 
 
 def _members(same: Tensor) -> Tensor:
