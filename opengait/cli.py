@@ -78,6 +78,10 @@ def test(
     plugin: Plugins = None,
     iteration: Annotated[int | None, typer.Option("--iter", help="Checkpoint by number.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint by path.")] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="What ranking may take beyond the embeddings, such as 2GB; default 1GB.")
+    ] = None,
+    verification: Annotated[bool, typer.Option("--verification", help="Also ROC, EER, TAR at FAR, open set.")] = False,
     device: Device = "auto",
     output: Output = Path("output"),
     log_to_file: LogToFile = False,
@@ -86,7 +90,10 @@ def test(
     from opengait import engine
     from opengait.config import load_config
 
-    settings = load_config(config, overrides or (), plugin or ())
+    changes = list(overrides or ())
+    changes += [] if memory is None else [f"evaluator_cfg.memory={memory}"]
+    changes += ["evaluator_cfg.verification=true"] if verification else []
+    settings = load_config(config, changes, plugin or ())
     engine.test(
         settings,
         iteration=iteration,

@@ -192,8 +192,22 @@ class EvaluatorSection(Section):
     cross_view_gallery: bool = False
     """Indoor protocol: gallery of all views together."""
     rerank: bool | None = None
-    """k-reciprocal re-ranking where the protocol knows it; null is the protocol's own choice."""
+    """k-reciprocal re-ranking: of a submission (null is the protocol's own choice), or as figures beside."""
+    memory: int | str | None = None
+    """Memory that ranking may take beyond the embeddings, such as 2GB; null is 1GB."""
+    verification: bool = False
+    """Also ROC, EER, TAR at FAR and open-set identification, with bounds."""
+
     sampler: dict[str, Any]
     """See SamplerSection."""
     transform: Entries
     """One entry per modality."""
+
+    @field_validator("memory")
+    @classmethod
+    def _a_size(cls, size: int | str | None) -> int | str | None:
+        from opengait.evaluation.memory import parse_memory
+
+        if size is not None:
+            parse_memory(size)
+        return size

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,21 +16,26 @@ from opengait.config.compat import COMPAT, REFERENCE, in_use
 from opengait.data.dataset import GaitDataset
 from opengait.data.loader import BatchLoader, test_loader
 from opengait.data.transforms import build_transforms
-from opengait.engine.distributed import on_main, rank, world_size
-from opengait.engine.inference import Reduce, default_frames_per_batch, embed
+from opengait.engine.distributed import is_main, on_main, rank, world_size
+from opengait.engine.exchange import exchange
+from opengait.engine.inference import Reduce, Share, default_frames_per_batch, embed, embed_share
 from opengait.engine.logs import show_table
 from opengait.engine.precision import Precision, precision_name
+from opengait.evaluation.memory import DEFAULT_MEMORY, parse_memory
 from opengait.evaluation.protocol import find_protocol
-from opengait.evaluation.runner import Evaluation, run_protocol
+from opengait.evaluation.result import Evaluation
+from opengait.evaluation.runner import run_protocol
 from opengait.evaluation.segmentation import sequence_iou
 from opengait.evaluation.tables import rich_table
+from opengait.evaluation.verification import verification_lines
 from opengait.modeling.base_model import BaseModel
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
 class Evaluator:
-    """The test of a config, for any network and iteration; all processes embed, the first ranks.
+    """The test of a config, for any network and iteration; all processes embed and rank together.
 
     Args:
         config: resolved config; `evaluator_cfg` decides, also in the middle of training.
@@ -40,8 +44,10 @@ class Evaluator:
         precision_of: the section that says in which precision to compute; None: `evaluator_cfg`.
 
     Attributes:
+        evaluation: the whole result of the last `run`, on the main process.
         compat: where the config has `compat: reference`; the caller adds what the network was trained with. The
             protocol's name says so.
+        trained_on: subjects that the network was trained on, set by the caller where they are known.
 
     Raises:
         ValueError: the test data does not fit the config.
@@ -63,10 +69,16 @@ class Evaluator:
         self.compat = in_use(config)
         self.test_name = config["data_cfg"].get("test_dataset_name") or config["data_cfg"]["dataset_name"]
         self.frames_per_batch = self.cfg.get("frames_per_batch") or default_frames_per_batch(device)
+        self.evaluation: Evaluation | None = None
+        self.trained_on: Collection[str] | None = None
         self._loader: BatchLoader | None = None
 
     def embed(self, model: nn.Module) -> dict[str, np.ndarray] | None:
         """Features by sequence index, on the main process."""
+        return self._embedded(model, embed)
+
+    def _embedded(self, model: nn.Module, how: Callable[..., T]) -> T:
+        """What `embed` or `embed_share` gives."""
         if self._loader is None:  # kept, so that tests in the middle of training repeat none of its notices
             self._loader = test_loader(
                 self.dataset,
@@ -80,7 +92,7 @@ class Evaluator:
                 ragged=isinstance(model, BaseModel) and model.tests_ragged(),
             )
         try:
-            return embed(
+            return how(
                 model,
                 self._loader,
                 self.transforms,
@@ -103,18 +115,29 @@ class Evaluator:
     def run(self, model: nn.Module, iteration: int) -> dict[str, float]:
         """Figures in percent by tag, on the main process; empty elsewhere.
 
+        Every process keeps the embeddings of its own sequences: the gallery is ranked where it lies.
+
         Raises:
             ValueError: embeddings that are not finite (naming sequences), or a protocol the data does not fit.
         """
-        features = self.embed(model)
-        return on_main(lambda: self._judge(features or {}, iteration)) or {}
+        share = self._embedded(model, embed_share)
+        evaluation = self._judge(share)
+        on_main(lambda: self._tell(evaluation, iteration))
+        self.evaluation = evaluation if is_main() else None
+        return dict(evaluation.figures) if is_main() else {}
 
-    def _judge(self, features: dict[str, np.ndarray], iteration: int) -> dict[str, float]:
-        self._check_finite(features)
+    def _judge(self, share: Share) -> Evaluation:
+        self._check_finite(share)
         data_cfg, cfg, dataset = self.config["data_cfg"], self.cfg, self.dataset
+        features: Any = share.features
+        if list(features) == ["embeddings"]:
+            features = features["embeddings"]
+        elif not features:  # a process without any sequence takes part in all that is gathered
+            features = {"iou": np.zeros((0, 2))} if self._reduce() else np.zeros((0, 1, 1), dtype=np.float32)
+        memory = cfg.get("memory")
         evaluation = run_protocol(
             cfg["eval_func"],
-            features["embeddings"] if list(features) == ["embeddings"] else features,
+            features,
             dataset.labels,
             dataset.types,
             dataset.views,
@@ -127,27 +150,37 @@ class Evaluator:
             remove_no_gallery=data_cfg.get("remove_no_gallery", False),
             out_dir=self.folder / "results",
             device=self.device,
+            memory=DEFAULT_MEMORY if memory is None else parse_memory(memory),
             protocol_file=cfg.get("protocol"),
+            verify=cfg.get("verification", False),
+            trained_on=self.trained_on,
+            indices=share.indices,
+            exchange=exchange(),
         )
-        if self.compat:
-            evaluation = replace(evaluation, protocol=f"{evaluation.protocol}; {COMPAT}: {REFERENCE}")
-        logger.info("%s", evaluation.protocol)
-        for table in evaluation.tables:
-            show_table(rich_table(table))
-        if evaluation.figures:
-            logger.info(", ".join(f"{tag} {value:.2f}" for tag, value in evaluation.figures.items()))
+        return evaluation.renamed(f"{COMPAT}: {REFERENCE}") if self.compat else evaluation
+
+    def _tell(self, evaluation: Evaluation, iteration: int) -> None:
+        for name, figures, tables in evaluation.sections():
+            logger.info("%s", name)
+            for table in tables:
+                show_table(rich_table(table))
+            if figures:
+                logger.info("%s: %s", name, ", ".join(f"{tag} {value:.2f}" for tag, value in figures.items()))
+        for line in verification_lines(evaluation.verification):
+            logger.info("%s: %s", evaluation.protocol, line)
         if evaluation.submission is not None:
             logger.info("submission written to %s", evaluation.submission)
         logger.info("figures written to %s", self._write(evaluation, iteration))
-        return dict(evaluation.figures)
 
-    def _check_finite(self, features: Mapping[str, np.ndarray]) -> None:
-        for name, values in features.items():
-            finite = np.isfinite(values.reshape(len(values), -1)).all(1)
-            if not finite.all():
-                bad = np.flatnonzero(~finite)
-                shown = ", ".join(self.dataset.name(int(index)) for index in bad[:3])
-                raise ValueError(f"{name} of {len(bad)} of {len(values)} sequences are not finite: {shown}")
+    def _check_finite(self, share: Share) -> None:
+        bad = np.zeros(len(share.indices), dtype=bool)
+        for values in share.features.values():
+            bad |= ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+        found = np.unique(np.concatenate(exchange().gather(share.indices[bad])))
+        if len(found):
+            name = ", ".join(sorted(share.features)) or "embeddings"
+            shown = ", ".join(self.dataset.name(int(index)) for index in found[:3])
+            raise ValueError(f"{name} of {len(found)} of {len(self.dataset)} sequences are not finite: {shown}")
 
     def _write(self, evaluation: Evaluation, iteration: int) -> Path:
         path = self.folder / "results" / f"{self.test_name}-{self.cfg['save_name']}-{iteration:05d}.json"

@@ -15,6 +15,7 @@ from opengait.data.transforms import Transform, Transforms, build_transforms
 from opengait.engine.findings import Findings, Level
 from opengait.evaluation.protocol import find_protocol, full_name
 from opengait.evaluation.retrieval import Retrieval
+from opengait.evaluation.runner import check_rerank
 from opengait.evaluation.selection import SequenceNames
 from opengait.registry import LOSSES
 
@@ -210,11 +211,10 @@ def check_protocol(config: Mapping[str, Any], dataset: GaitDataset, findings: Fi
         title, protocol = find_protocol(
             cfg["eval_func"], name, cfg.get("cross_view_gallery", False), cfg.get("protocol")
         )
-        if cfg.get("rerank") and not protocol.rerank:
-            findings.error(f"evaluator_cfg.rerank: {cfg['eval_func']} is published without re-ranking; leave it out")
-        reranked = protocol.rerank if cfg.get("rerank") is None else cfg["rerank"]
+        check_rerank(cfg["eval_func"], protocol, cfg.get("rerank"))
+        reranked = protocol.submission is not None and (protocol.rerank if cfg.get("rerank") is None else cfg["rerank"])
         findings.info(f"protocol: {full_name(title, protocol, cfg.get('metric', 'euc'), reranked)}")
-        if not protocol.compares_masks:
+        if protocol.conditions:
             names = SequenceNames.of(
                 dataset.labels, dataset.types, dataset.views, dataset.partition.probe, dataset.partition.gallery
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +27,13 @@ def default_frames_per_batch(device: torch.device) -> int:
     return int(min(16384, max(1024, 128 * (memory // _GIB))))
 
 
-@torch.inference_mode()
+class Share(NamedTuple):
+    """What one process has embedded: rows of features, and the index of each row's sequence."""
+
+    features: dict[str, np.ndarray]
+    indices: np.ndarray
+
+
 def embed(
     model: nn.Module,
     loader: Iterable[Any],
@@ -39,7 +45,33 @@ def embed(
     progress: bool = True,
     reduce: Reduce | None = None,
 ) -> dict[str, np.ndarray] | None:
-    """Runs a test loader's batches of this process through the network; the main process gets all results.
+    """As `embed_share`; the main process gets all results.
+
+    Returns:
+        'embeddings' -> float32 [total, c, p], row i of sequence i; None on processes other than the first.
+
+    Raises:
+        ValueError: a sequence is missing or comes twice, or a tensor has not a row for each sequence.
+    """
+    share = embed_share(
+        model, loader, transforms, total, device=device, precision=precision, progress=progress, reduce=reduce
+    )
+    return _collect(share, total)
+
+
+@torch.inference_mode()
+def embed_share(
+    model: nn.Module,
+    loader: Iterable[Any],
+    transforms: Any,
+    total: int,
+    *,
+    device: torch.device,
+    precision: Precision | None = None,
+    progress: bool = True,
+    reduce: Reduce | None = None,
+) -> Share:
+    """Runs a test loader's batches of this process through the network.
 
     Args:
         model: the network itself (not wrapped), on `device`; put into eval mode for the time of this call.
@@ -51,29 +83,52 @@ def embed(
             numbers of frames. Every batch is reduced as it comes: images of a whole test set fit no memory.
 
     Returns:
-        'embeddings' -> float32 [total, c, p], row i of sequence i (all tensors of `inference_feat` where it has no
-        embeddings; with `reduce`, what that gives); None on processes other than the first.
+        'embeddings' -> float32 [n, c, p] of this process's n sequences (all tensors of `inference_feat` where it has no
+        embeddings; with `reduce`, what that gives); nothing where it had none.
 
     Raises:
-        ValueError: a sequence is missing or comes twice, or a tensor has not a row for each sequence.
+        ValueError: a tensor has not a row for each sequence, or there are more sequences than `total`.
     """
     precision = precision or Precision("fp32", device)
     was_training = model.training
     model.eval()
-    indices: list[torch.Tensor] = []
-    rows: dict[str, list[torch.Tensor]] = {}
+    tables = _Tables(total)
     quiet = not (progress and is_main() and sys.stderr.isatty())
     with tqdm(total=total, desc="Embedding", unit="seq", disable=quiet) as bar:
         for batch in loader:
             inputs = model.prepare_inputs(batch.to(device), transforms)  # type: ignore[operator]
             with precision.autocast():
                 features = model(inputs)["inference_feat"]
-            for name, value in _rows(features, batch, reduce).items():
-                rows.setdefault(name, []).append(value)
-            indices.append(batch.indices.cpu())
+            tables.add(_rows(features, batch, reduce), batch.indices.cpu().numpy())
             bar.update(len(batch.indices))
     model.train(was_training)
-    return _collect(rows, indices, total)
+    return tables.share()
+
+
+class _Tables:
+    """One array a feature, made for all sequences at the first batch; memory is taken as rows are filled."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._features: dict[str, np.ndarray] = {}
+        self._indices: list[np.ndarray] = []
+        self._filled = 0
+
+    def add(self, rows: Mapping[str, torch.Tensor], indices: np.ndarray) -> None:
+        stop = self._filled + len(indices)
+        if stop > self._total:
+            raise ValueError(f"the loader gives more than the {self._total} sequences of the test set")
+        for name, value in rows.items():
+            array = value.numpy()
+            if name not in self._features:
+                self._features[name] = np.empty((self._total, *array.shape[1:]), dtype=array.dtype)
+            self._features[name][self._filled : stop] = array
+        self._indices.append(indices)
+        self._filled = stop
+
+    def share(self) -> Share:
+        indices = np.concatenate(self._indices) if self._indices else np.zeros(0, dtype=np.int64)
+        return Share({name: table[: self._filled] for name, table in self._features.items()}, indices)
 
 
 def _rows(features: Mapping[str, torch.Tensor], batch: Any, reduce: Reduce | None) -> dict[str, torch.Tensor]:
@@ -93,19 +148,16 @@ def _rows(features: Mapping[str, torch.Tensor], batch: Any, reduce: Reduce | Non
     return rows
 
 
-def _collect(
-    rows: dict[str, list[torch.Tensor]], indices: list[torch.Tensor], total: int
-) -> dict[str, np.ndarray] | None:
-    own_indices = torch.cat(indices) if indices else torch.zeros(0, dtype=torch.int64)
+def _collect(share: Share, total: int) -> dict[str, np.ndarray] | None:
     # A process without any batch (fewer batches than processes) still takes part in collecting.
-    everyone = gather_counts([len(rows)])
+    everyone = gather_counts([len(share.features)])
     if len({count for (count,) in everyone if count}) > 1:
         raise ValueError(f"processes hold different numbers of features: {everyone}")
-    names = sorted(rows) if rows else ["embeddings"] * max(count for (count,) in everyone)
+    names = sorted(share.features) or ["embeddings"] * max(count for (count,) in everyone)
     result = {}
     for name in names:
-        own = torch.cat(rows[name]) if rows else torch.zeros(0)
-        table = collect_rows(own, own_indices, total)
+        own = torch.from_numpy(share.features[name]) if share.features else torch.zeros(0)
+        table = collect_rows(own, torch.from_numpy(share.indices), total)
         if table is not None:
             result[name] = table.numpy()
     return result if is_main() else None

@@ -13,7 +13,7 @@ from opengait.config.compat import COMPAT, said
 from opengait.engine.checkpoint import compat_of, find_checkpoint, load_checkpoint, restore_weights
 from opengait.engine.distributed import choose_device, init_from_environment, is_main
 from opengait.engine.evaluator import Evaluator
-from opengait.engine.hooks.tensorboard import open_writer
+from opengait.engine.hooks.tensorboard import open_writer, write_figures
 from opengait.engine.logs import logging_to
 from opengait.engine.preflight import check_testing
 from opengait.engine.randomness import seed_everything
@@ -92,15 +92,14 @@ def test(
         model = build_model(config["model_cfg"], training=False, data_cfg=config["data_cfg"], config=config)
         model.save_path = str(folder)
         check_testing(config, evaluator.dataset, evaluator.transforms, model)
-        tested, trained_with = _restore_for_test(model, config, folder, hint)
+        tested, trained_with, evaluator.trained_on = _restore_for_test(model, config, folder, hint)
         evaluator.compat += [place for place in trained_with if place not in evaluator.compat]
         if evaluator.compat and is_main():
             logger.info("%s", said(evaluator.compat))
         figures = evaluator.run(model.to(chosen), tested)
         if is_main():
             writer = open_writer(folder)
-            for tag, value in figures.items():
-                writer.add_scalar(tag.removeprefix("scalar/"), value, tested)
+            write_figures(writer, evaluator.evaluation, tested)
             if evaluator.compat:
                 writer.add_text(COMPAT, said(evaluator.compat), tested)
             writer.close()
@@ -109,15 +108,17 @@ def test(
 
 def _restore_for_test(
     model: torch.nn.Module, config: Mapping[str, Any], folder: Path, hint: int | str
-) -> tuple[int, list[str]]:
-    """Fills the network; the iteration it was trained to, and where its config had `compat: reference`."""
+) -> tuple[int, list[str], list[str] | None]:
+    """Fills the network; the iteration it was trained to, where its config had `compat: reference`, and the subjects
+    it was trained on, where the checkpoint says so."""
     cfg = config["evaluator_cfg"]
     if hint == 0:
         logger.warning("restore_hint is 0: testing a FRESHLY INITIALISED network, nothing has been trained")
-        return 0, []
+        return 0, [], []
     path = find_checkpoint(folder / "checkpoints", cfg["save_name"], hint) if isinstance(hint, int) else Path(hint)
     state = load_checkpoint(path)
     strict = cfg.get("restore_ckpt_strict", True)
     restore_weights(model, state, path, strict=strict, model_cfg=config["model_cfg"])
     logger.info("restored %s", path)
-    return hint if isinstance(hint, int) else int(state.get("iteration", 0)), compat_of(state)
+    trained_on = None if state.get("labels") is None else [str(label) for label in state["labels"]]
+    return hint if isinstance(hint, int) else int(state.get("iteration", 0)), compat_of(state), trained_on

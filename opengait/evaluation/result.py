@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,17 @@ class Evaluation:
             for tag, value in other.figures.items():
                 first, _, last = tag.rpartition("/")
                 yield f"{first}/{label}/{last}", value, other.protocol
+
+    def sections(self) -> Iterator[tuple[str, dict[str, float], list[Table]]]:
+        """Full name, figures and tables: of the protocol first, then of what stands beside."""
+        yield self.protocol, self.figures, self.tables
+        for other in self.beside:
+            yield other.protocol, other.figures, other.tables
+
+    def renamed(self, addition: str) -> Evaluation:
+        """The same with more in the full name of every figure."""
+        beside = [replace(other, protocol=f"{other.protocol}; {addition}") for other in self.beside]
+        return replace(self, protocol=f"{self.protocol}; {addition}", beside=beside)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers."""

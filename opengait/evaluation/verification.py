@@ -7,7 +7,7 @@ of the number of pairs is ever held.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -258,3 +258,21 @@ def _open_set(
             draws = np.array([rates(draw[subjects], rate) for draw in weights])
             result[f"{rate:.0e}"] = _bounded(rates(np.ones(len(own)), rate), draws)
     return result
+
+
+def verification_lines(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """For a log: a line for each condition."""
+    lines = []
+    for condition, one in found.items():
+        told = [f"{one['genuine']} genuine and {one['impostor']} impostor pairs", f"EER {_shown(one['EER'])}"]
+        told += [f"TAR at FAR {rate} {_shown(figure)}" for rate, figure in one["TAR"].items()]
+        told += [f"open-set DIR at FPIR {rate} {_shown(figure)}" for rate, figure in one["DIR"].items()]
+        lines.append(f"verification {condition}: {', '.join(told)}")
+    return lines
+
+
+def _shown(figure: str | Mapping[str, Any]) -> str:
+    if isinstance(figure, str):
+        return figure
+    low, high = figure["bounds"]
+    return f"{figure['value']:.2f} % [{low:.2f}, {high:.2f}]"

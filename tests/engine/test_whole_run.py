@@ -20,6 +20,7 @@ from opengait import engine
 from opengait.engine.checkpoint import CheckpointError, load_checkpoint
 from opengait.engine.distributed import choose_device
 from opengait.engine.evaluator import Evaluator
+from opengait.engine.inference import Share
 
 LINE = re.compile(
     r"^\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] \[INFO\]: Iteration 00002, Cost \d+\.\d\ds, triplet_loss=\d+\.\d{4}, .*"
@@ -87,7 +88,7 @@ def test_embeddings_that_are_not_finite_are_an_error_naming_sequences(tree: Path
     features = {"embeddings": np.zeros((len(evaluator.dataset), 6, 1), np.float32)}
     features["embeddings"][1, 2] = np.nan
     with pytest.raises(ValueError, match=rf"1 of 30 sequences are not finite: {evaluator.dataset.name(1)}"):
-        evaluator._judge(features, 0)
+        evaluator._judge(Share(features, np.arange(30)))
 
 
 GAITSET = {

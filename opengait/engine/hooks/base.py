@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from opengait.engine.trainer import Step, Trainer
+    from opengait.evaluation.result import Evaluation
 
 
 class Hook:
@@ -23,8 +24,8 @@ class Hook:
     def after_log(self, trainer: Trainer, means: dict[str, float], rates: dict[str, float]) -> None:
         """Every `log_iter` counted iterations, with the interval's means (see `hooks.log`)."""
 
-    def after_test(self, trainer: Trainer, figures: dict[str, float]) -> None:
-        """After an evaluation in the middle of training; `figures` are empty but on the main process."""
+    def after_test(self, trainer: Trainer, evaluation: Evaluation | None) -> None:
+        """After an evaluation in the middle of training; None but on the main process."""
 
     def finish(self, trainer: Trainer) -> None:
         """At the end, also after an error."""

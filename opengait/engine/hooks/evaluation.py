@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class EvaluationHook(Hook):
-    """All processes embed the test set every `save_iter` iterations and at the end; the first one ranks it."""
+    """All processes embed and rank the test set every `save_iter` iterations and at the end."""
 
     def __init__(self, save_iter: int) -> None:
         self.save_iter = save_iter
@@ -31,6 +31,7 @@ class EvaluationHook(Hook):
             trainer.config, trainer.folder, device=trainer.device, precision_of=precision_of
         )
         evaluator.compat = trainer.compat
+        evaluator.trained_on = trainer.dataset.label_set
         check_testing(trainer.config, evaluator.dataset, evaluator.transforms, trainer.model, training=True)
 
     def after_step(self, trainer: Trainer, step: Step) -> None:
@@ -45,4 +46,4 @@ class EvaluationHook(Hook):
             fix_batchnorm(trainer.model)
         trainer.figures = figures
         trainer.test_seconds = time.monotonic() - began
-        trainer.call("after_test", figures)
+        trainer.call("after_test", self._evaluator.evaluation)

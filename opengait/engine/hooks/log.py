@@ -13,6 +13,7 @@ from opengait.engine.optimizer import learning_rate
 
 if TYPE_CHECKING:
     from opengait.engine.trainer import Step, Trainer
+    from opengait.evaluation.result import Evaluation
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,6 @@ class LogHook(Hook):
         trainer.call("after_log", means, rates)
         self._restart()
 
-    def after_test(self, trainer: Trainer, figures: dict[str, float]) -> None:
+    def after_test(self, trainer: Trainer, evaluation: Evaluation | None) -> None:
         # The time of a test is not training time.
         self._since += trainer.test_seconds

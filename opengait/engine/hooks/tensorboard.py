@@ -11,6 +11,7 @@ from torch import Tensor
 from opengait.config.compat import COMPAT, said
 from opengait.engine.distributed import is_main
 from opengait.engine.hooks.base import Hook
+from opengait.evaluation.result import Evaluation
 from opengait.modeling.message_manager import NoWriter
 
 if TYPE_CHECKING:
@@ -24,6 +25,14 @@ def open_writer(folder: Path, purge_step: int | None = None) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder / "summary"), purge_step=purge_step)
+
+
+def write_figures(writer: Any, evaluation: Evaluation | None, iteration: int) -> None:
+    """Every figure of a test, and as a text of the same tag below `protocol` the full name of its protocol."""
+    for tag, value, name in () if evaluation is None else evaluation.named_figures():
+        short = tag.removeprefix("scalar/")
+        writer.add_scalar(short, value, iteration)
+        writer.add_text(f"protocol/{short}", name, iteration)
 
 
 class TensorBoardHook(Hook):
@@ -54,11 +63,10 @@ class TensorBoardHook(Hook):
             self.writer.add_scalar(tag, value, trainer.iteration)
         self.writer.flush()
 
-    def after_test(self, trainer: Trainer, figures: dict[str, float]) -> None:
+    def after_test(self, trainer: Trainer, evaluation: Evaluation | None) -> None:
         if self.writer is None:
             return
-        for tag, value in figures.items():
-            self.writer.add_scalar(tag.removeprefix("scalar/"), value, trainer.iteration)
+        write_figures(self.writer, evaluation, trainer.iteration)
         self.writer.flush()
 
     def finish(self, trainer: Trainer) -> None:
