@@ -19,11 +19,12 @@ import importlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from opengait.prepare.folders import FolderReader, RawFolder
+from opengait.prepare.folders import FolderReader, OpenFolders, RawFolder
 from opengait.prepare.images import DroppedFrame, Unusable, normalised, read_image
 from opengait.registry import nearest
 
@@ -37,6 +38,8 @@ DATASETS = {
     "HID2023": "opengait.prepare.hid:Hid2023",
     "Gait3D": "opengait.prepare.gait3d:Gait3D",
 }
+
+_LOOKED_AT = 50  # sequences that tell whether a folder is of a data set
 
 
 class Sequence(NamedTuple):
@@ -183,6 +186,10 @@ class RawDataset:
         """One frame of the result, of one shape throughout; `Unusable` drops it."""
         return normalised(image, size or 64)
 
+    def holds_frames(self, reader: FolderReader) -> bool:
+        """Whether there is anything in the folder of a sequence that this data set has."""
+        return bool(self.frame_names(reader))
+
     def frame_names(self, reader: FolderReader) -> list[str]:
         """Files of the folder that are frames, sorted as text. Gait energy images are none."""
         return [
@@ -217,19 +224,33 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower().replace("*", "star"))
 
 
-def check_recognised(dataset: RawDataset, plan: Plan, folders: list[RawFolder], raw: str) -> None:
+def check_recognised(dataset: RawDataset, plan: Plan, folders: list[RawFolder], raw: str, password: str | None) -> None:
     """Raises ValueError where nothing of the data set is in the folder, with what is there and what it may be."""
-    if plan.sequences:
+    if _fits(dataset, plan, password):
         return
     fitting = {}
     for other in DATASETS:
         candidate = find_dataset(other)
-        if candidate.name != dataset.name:
-            fitting[other] = len(candidate.plan(folders).sequences)
+        other_plan = candidate.plan(folders)
+        if candidate.name != dataset.name and _fits(candidate, other_plan, password):
+            fitting[other] = len(other_plan.sequences)
     best = max(fitting, key=lambda other: fitting[other], default=None)
-    hint = f"\n  This looks like {best} ({fitting[best]} sequences)." if best and fitting[best] else ""
-    shown = [folder.path or "." for folder in folders if folder.files][:3]
-    what = f"{len(folders)} folders, such as {', '.join(shown)}" if shown else "no folder with files in it"
-    if plan.left_out:
-        what += f"; {plan.left_out[0].path}: {plan.left_out[0].reason}"
+    hint = f"\n  This looks like {best} ({fitting[best]} sequences)." if best else ""
+    shown = [_described(folder, password) for folder in [folder for folder in folders if folder.files][:3]]
+    what = f"{len(folders)} folders, such as {'; '.join(shown)}" if shown else "no folder with files in it"
     raise ValueError(f"{raw}: no sequence of {dataset.name}\n  expected: {dataset.expected}\n  found: {what}{hint}")
+
+
+def _fits(dataset: RawDataset, plan: Plan, password: str | None) -> bool:
+    """Whether some of the first sequences have frames: other data sets may name their folders alike."""
+    filled = (sequence for sequence in plan.sequences if sequence.sources["silhouettes"].files)
+    with OpenFolders(password) as opened:
+        return any(
+            dataset.holds_frames(opened.open(sequence.sources["silhouettes"]))
+            for sequence in islice(filled, _LOOKED_AT)
+        )
+
+
+def _described(folder: RawFolder, password: str | None) -> str:
+    with OpenFolders(password) as opened:
+        return f"{folder.path or '.'} ({', '.join(opened.open(folder).names()[:2])}, {folder.files} files)"

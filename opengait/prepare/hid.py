@@ -45,7 +45,7 @@ class Hid(RawDataset):
 
     def prepare(self, sequence: Planned, sources: Mapping[str, FolderReader], size: int | None) -> Prepared:
         reader = sources["silhouettes"]
-        ready = [name for name in reader.names() if name.endswith(".pkl") and not name.startswith(".")]
+        ready = _pickles(reader)
         if ready:
             return self._ready_made(sequence, reader, ready)
         names = self.frame_names(reader)
@@ -59,6 +59,9 @@ class Hid(RawDataset):
         frames, unequal = _of_one_shape(images, self.size)
         arrays = {f"{sequence.view}.pkl": np.stack(frames)} if frames else {}
         return Prepared(arrays, len(names), sorted(dropped + unequal))
+
+    def holds_frames(self, reader: FolderReader) -> bool:
+        return bool(_pickles(reader)) or super().holds_frames(reader)
 
     def _ready_made(self, sequence: Planned, reader: FolderReader, names: list[str]) -> Prepared:
         """A sequence that comes as a pickle already. More than one cannot be told apart, and none is taken."""
@@ -119,6 +122,10 @@ class Hid2023(Hid):
 
     def part(self, subject: str, type: str, view: str) -> str:
         return "probe" if subject == "probe" else "gallery"
+
+
+def _pickles(reader: FolderReader) -> list[str]:
+    return [name for name in reader.names() if name.endswith(".pkl") and not name.startswith(".")]
 
 
 def _of_one_shape(images: Mapping[str, np.ndarray], size: int | None) -> tuple[list[np.ndarray], list[DroppedFrame]]:

@@ -134,7 +134,7 @@ def _plan(dataset: RawDataset, raw: Path, tree: Path, pool: Pool, password: str 
 
         folders, skipped = scan(str(raw), work, password=password, ignored=dataset.ignored, run=run)
     plan = dataset.plan(folders)
-    check_recognised(dataset, plan, folders, str(raw))
+    check_recognised(dataset, plan, folders, str(raw), password)
     return Plan(plan.sequences, sorted([*plan.left_out, *(LeftOut(*item) for item in skipped)]))
 
 

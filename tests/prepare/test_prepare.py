@@ -187,6 +187,14 @@ def test_another_layout_is_refused_with_what_was_expected_and_what_it_may_be(tmp
     prepare("OUMVLP", raw, tmp_path / "out", workers=1)
 
 
+def test_folders_of_the_same_names_with_other_files_are_told_apart(tmp_path):
+    with pytest.raises(ValueError, match=r"(?s)no sequence of CASIA-B\n.*000-aligned-sils\.pkl.*looks like CASIA-B\*"):
+        prepare("CASIA-B", look_alike("CASIA-B*").out, tmp_path / "out", workers=1)
+    with pytest.raises(ValueError, match=r"(?s)no sequence of CASIA-B\*\n.*-001\.png.*looks like CASIA-B "):
+        prepare("CASIA-B*", look_alike("CASIA-B", archives=True).out, tmp_path / "out", workers=1)
+    assert not (tmp_path / "out" / "prepare.json").exists()
+
+
 def test_names_of_data_sets(tmp_path):
     with pytest.raises(ValueError, match=r"'GREWW' \(did you mean 'GREW'\?\); known: CASIA-B"):
         prepare("GREWW", tmp_path, tmp_path / "out")
