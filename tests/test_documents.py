@@ -55,6 +55,7 @@ SMALL_ARGUMENTS = {
     "opengait synthesize-raw": "--subjects 2 --frames 5 5",
     "opengait prepare": "--workers 1",
     "opengait check": f"{TINY_RUN} --device cpu",
+    "opengait pack": "--workers 1",
     "opengait train": f"{TINY_RUN} --device cpu",
     "opengait test": f"{TINY_RUN} --device cpu",
     "opengait checkpoint": "",
