@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from opengait.registry import nearest
 
 MAX_FILES = 64
 BASE = "_base_"
+DEFAULTS = "configs/default.yaml"
 
 Overrides = Iterable[str] | Mapping[str, Any]
 
@@ -49,9 +51,17 @@ def load_config(path: str | os.PathLike[str], overrides: Overrides = (), plugins
             tree = None
     resolved = resolve(tree, report) if tree is not None else None
     if report.problems or resolved is None:
-        raise ConfigError(sorted(set(report.problems), key=_position))
+        raise ConfigError(sorted({_of_file(problem, path) for problem in report.problems}, key=_position))
     report.log_warnings()
     return Config(resolved.tree, Path(path), tuple(report.warnings), resolved.origins)
+
+
+def _of_file(problem: ConfigProblem, path: str | os.PathLike[str]) -> ConfigProblem:
+    """What is wrong in the shipped defaults is what the experiment's file leaves out."""
+    defaults = shipped.find(DEFAULTS)
+    if defaults is None or problem.file != _shown(defaults):
+        return problem
+    return replace(problem, file=Path(path).as_posix(), line=None)
 
 
 def _position(problem: ConfigProblem) -> tuple[str, int, str]:
@@ -68,9 +78,9 @@ class _Layers:
 
     def load(self, path: str | os.PathLike[str], overrides: Overrides) -> Node | None:
         """All layers merged; None where a file is missing or cannot be read."""
-        defaults = shipped.find("configs/default.yaml")
+        defaults = shipped.find(DEFAULTS)
         if defaults is None:
-            raise FileNotFoundError(f"configs/default.yaml is missing from the installation in {shipped.root()}")
+            raise FileNotFoundError(f"{DEFAULTS} is missing from the installation in {shipped.root()}")
         tree = read_file(defaults, _shown(defaults), 0, self.report)
         experiment = self.file(Path(path), Path(path).as_posix(), ())
         if tree is None or experiment is None:

@@ -14,14 +14,12 @@ The files are input like any other: everything in the index is checked before it
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import mmap
 import os
 import re
 import struct
-import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -31,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from opengait.data.errors import DataError
+from opengait.data.npy import read_header
 from opengait.data.store import is_folder_name, share_equal
 
 VERSION = 1
@@ -269,17 +268,12 @@ def _read_columns(path: str) -> dict[str, np.ndarray]:
 
 
 def _read_column(content: bytes) -> np.ndarray:
-    stream = io.BytesIO(content)
-    if np.lib.format.read_magic(stream) != (1, 0):
-        raise DataError("a column in NumPy's format 1.0 was expected")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on headers of Python 2, which are no worse than others
-        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-    if len(shape) != 1 or dtype.kind not in "Uiu" or len(content) - stream.tell() != shape[0] * dtype.itemsize:
+    shape, _, dtype, start = read_header(content)
+    if len(shape) != 1 or dtype.kind not in "Uiu" or len(content) - start != shape[0] * dtype.itemsize:
         raise DataError("a column of text or whole numbers was expected")
     if dtype.itemsize == 0:
         raise DataError("a column of empty names")
-    return np.frombuffer(content, dtype=dtype, offset=stream.tell())
+    return np.frombuffer(content, dtype=dtype, offset=start)
 
 
 def _strings(column: np.ndarray, path: str) -> list[str]:

@@ -186,6 +186,7 @@ def check_file(path: str | os.PathLike[str], *, sums: bool = True) -> None:
             raise DataError("the file is empty")
         machine = _CheckpointMachine(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), None, size)
         for _ in range(PICKLES_OF_OLD_FILES):
+            machine.stack, machine.marks, machine.memo = [], [], {}  # each is a pickle of its own
             _look_through(machine)
 
 

@@ -14,6 +14,7 @@ import posixpath
 import re
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -32,7 +33,7 @@ SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar", "
 _AES = 99  # a zip's method for members that the standard library cannot decrypt
 _DAMAGE = (
     tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, OSError,
-    NotImplementedError,
+    NotImplementedError, struct.error, OverflowError, MemoryError,
 )  # fmt: skip
 
 
@@ -83,8 +84,10 @@ def damage_named(path: str) -> Iterator[None]:
     """What libraries raise for broken archives, as one line that names the file."""
     try:
         yield
-    except _DAMAGE as error:
+    except (*_DAMAGE, ValueError) as error:
         if isinstance(error, OSError) and error.errno:  # the disk's fault, and said so
+            raise
+        if isinstance(error, ValueError) and str(error).startswith(path):  # said here already, not by a library
             raise
         raise ValueError(f"{path}: cut off or damaged ({error or 'it ends early'}); fetch or copy it again") from error
 
@@ -155,7 +158,7 @@ class Zip(_Listing):
         _check_size(member)
         try:
             return self._file.read(member.handle, pwd=self._password)
-        except (*_DAMAGE, RuntimeError) as error:
+        except (*_DAMAGE, RuntimeError, ValueError) as error:
             raise UnreadableFile(str(error)) from error
 
     def open(self, member: Member) -> IO[bytes]:
@@ -216,7 +219,7 @@ class Tar(_Listing):
         _check_size(member)
         try:
             content = self.open(member).read(LARGEST_FILE + 1)
-        except (*_DAMAGE, KeyError) as error:
+        except (*_DAMAGE, LookupError, ValueError) as error:
             raise UnreadableFile(str(error)) from error
         if len(content) > LARGEST_FILE:  # a link has no size of its own
             raise UnreadableFile(f"a frame has at most {LARGEST_FILE} bytes")

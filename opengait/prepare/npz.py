@@ -7,7 +7,9 @@ the project's own machine: what it holds may be numbers, text, plain containers 
 from __future__ import annotations
 
 import io
+import lzma
 import math
+import struct
 import zipfile
 import zlib
 from typing import Any
@@ -16,6 +18,7 @@ import numpy as np
 
 from opengait.data import pickles
 from opengait.data.errors import DataError
+from opengait.data.npy import read_header
 from opengait.data.pickle_machine import Machine
 from opengait.data.pickle_values import Array, Name
 
@@ -77,26 +80,23 @@ def read_npz(content: bytes, name: str) -> dict[str, Any]:
                 member.filename.removesuffix(".npy"): _array(archive.read(member), f"{name}: {member.filename}")
                 for member in archive.infolist()
             }
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except DataError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, NotImplementedError,
+            RuntimeError, ValueError, LookupError, OverflowError, MemoryError) as error:  # fmt: skip
         raise DataError(f"{name}: not a whole npz file ({error})") from error
 
 
 def _array(content: bytes, name: str) -> Any:
-    stream = io.BytesIO(content)
     try:
-        version = np.lib.format.read_magic(stream)
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, fortran, dtype = read_header(stream)
-    except (ValueError, KeyError) as error:
+        header = read_header(content)
+    except DataError as error:
         raise DataError(f"{name}: not an npy file ({error})") from error
-    data = content[stream.tell() :]
+    shape, dtype, data = header.shape, header.dtype, content[header.size :]
     if dtype.hasobject:
         return pickles.parse(data, name, _ObjectMachine)
     if dtype.kind not in "biuf":
         raise DataError(f"{name}: an array of numbers was expected, found dtype {dtype}")
     if math.prod(shape) * dtype.itemsize != len(data):
         raise DataError(f"{name}: an array of shape {shape} and dtype {dtype} cannot have {len(data)} bytes")
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if header.fortran else "C")
