@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from inspect import signature
 from typing import Any
 
@@ -291,15 +291,26 @@ class GatheredLoss:
         return [list(counts) for counts in zip(*gather_counts(rows), strict=True)]
 
 
-def wrap_network(network: nn.Module, device: torch.device, *, find_unused_parameters: bool, sync: bool) -> nn.Module:
+def wrap_network(
+    network: nn.Module,
+    device: torch.device,
+    *,
+    find_unused_parameters: bool,
+    sync: bool,
+    apart: Collection[str] = (),
+) -> nn.Module:
     """The network as trained by all processes together; itself where there is one process or nothing to train.
 
     Args:
         sync: batch-norm buffers are equal on all processes anyway (synchronised or frozen), so they are not sent.
+        apart: names of parameters that every process has for itself: neither they nor their gradients are sent.
     """
-    if world_size() == 1 or not any(parameter.requires_grad for parameter in network.parameters()):
+    averaged = [parameter for name, parameter in network.named_parameters() if name not in apart]
+    if world_size() == 1 or not any(parameter.requires_grad for parameter in averaged):
         return network
     wrapper = nn.parallel.DistributedDataParallel
+    if apart:
+        wrapper._set_params_and_buffers_to_ignore_for_model(network, list(apart))
     # The older name is deprecated where the newer one exists.
     name = "forward_sync_buffers" if "forward_sync_buffers" in signature(wrapper).parameters else "broadcast_buffers"
     options: dict[str, Any] = {name: not sync, "find_unused_parameters": find_unused_parameters}

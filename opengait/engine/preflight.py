@@ -19,6 +19,7 @@ from opengait.data.dataset import GaitDataset
 from opengait.data.loader import BatchLoader, test_loader, train_loader
 from opengait.data.transforms import Transforms, build_transforms
 from opengait.engine.checkpoint import CheckpointError, find_checkpoint
+from opengait.engine.class_shards import check_elementwise, check_shards
 from opengait.engine.distributed import choose_device
 from opengait.engine.findings import Finding, Findings, Level
 from opengait.engine.fit import check_class_numbers, check_frames, check_pairs, check_protocol, check_same_size
@@ -79,6 +80,8 @@ def _check_training(config: Mapping[str, Any], split: _Split, model: nn.Module, 
     check_frames(split.dataset, split.transforms, model, split.section, findings)
     check_class_numbers(config["model_cfg"], len(split.dataset.label_set), findings)
     check_pairs(config["loss_cfg"], config["trainer_cfg"]["sampler"], split.dataset, findings)
+    if config["trainer_cfg"].get("shard_classes"):
+        check_shards(model, config["loss_cfg"], findings)
 
 
 def _check_testing(
@@ -275,6 +278,8 @@ def _train_one_batch(
         raise ValueError("the loss does not depend on any parameter of the network; nothing would be learnt")
     total.backward()
     optimizer = build_optimizer(config["optimizer_cfg"], model)
+    if cfg.get("shard_classes"):
+        check_elementwise(optimizer)
     build_scheduler(config["scheduler_cfg"], optimizer, model)
     findings.info(f"one training batch of {len(batch)} sequences: loss {float(total.detach()):.4f}")
 

@@ -19,6 +19,7 @@ from opengait.data.loader import train_loader
 from opengait.data.transforms import build_transforms
 from opengait.engine import hooks
 from opengait.engine.checkpoint import FORMAT
+from opengait.engine.class_shards import ClassShards, check_elementwise
 from opengait.engine.distributed import (
     GatheredLoss,
     gather_counts,
@@ -34,7 +35,9 @@ from opengait.engine.preflight import check_training
 from opengait.engine.randomness import rng_states, seed_everything, seed_iteration, use_deterministic_algorithms
 from opengait.engine.restore import restore
 from opengait.engine.run_folder import config_tree, write_config
+from opengait.engine.sharded_loss import ShardedLoss
 from opengait.engine.sync_batchnorm import convert_sync_batchnorm, fix_batchnorm, unsynchronised_batchnorm
+from opengait.engine.trained_with import network_frames
 from opengait.modeling.build import build_model
 from opengait.modeling.losses import LossAggregator
 
@@ -112,6 +115,7 @@ class Trainer:
         self.test_seconds = 0.0
         self.last_checkpoint: Path | None = None
         self.shares: list[int] = []
+        self.shards: ClassShards | None = None
         self._kept: list[Tensor] = []
 
         if cfg.get("deterministic"):
@@ -133,6 +137,8 @@ class Trainer:
         )
         scaled = self.precision.scaler is not None
         self.optimizer = build_optimizer(config["optimizer_cfg"], self.model, scaled=scaled)
+        if cfg.get("shard_classes"):
+            check_elementwise(self.optimizer)
         self.scheduler = build_scheduler(config["scheduler_cfg"], self.optimizer, self.model)
         self._gathered: list[GatheredLoss] = []
         self.losses = LossAggregator(config["loss_cfg"], wrap=self._gather, ignore_unfed=self.as_reference).to(device)
@@ -142,11 +148,12 @@ class Trainer:
             hooks.NonFiniteHook(cfg.get("max_bad_steps", 10)),
             self.log_hook,
             hooks.TensorBoardHook(cfg.get("image_iter") or 10 * cfg["log_iter"]),
-            hooks.CheckpointHook(cfg["save_iter"], cfg.get("keep_last")),
+            hooks.CheckpointHook(cfg["save_iter"], cfg.get("keep_last"), cfg.get("keep_every"), cfg.get("keep_best")),
             hooks.SignalHook(),
         ]
         if cfg.get("with_test"):
             self.hooks.append(hooks.EvaluationHook(cfg["save_iter"]))
+        self.frames = None if self.model.transforms_itself else network_frames(self.dataset, self.transforms)
         restore(self, resume)
         self.network = self._distribute()
 
@@ -223,11 +230,14 @@ class Trainer:
         return self.dataset.name(index)
 
     def state_dict(self) -> dict[str, Any]:
-        """A checkpoint's contents; needs all processes."""
+        """A checkpoint's contents, on the main process; needs all processes."""
+        model, optimizer = self.model.state_dict(), self.optimizer.state_dict()
+        if self.shards is not None:
+            model, optimizer = self.shards.whole_model(model), self.shards.whole_optimizer(optimizer)
         return {
             "format": FORMAT,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "model": model,
+            "optimizer": optimizer,
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.precision.state_dict(),
             "iteration": self.iteration,
@@ -239,10 +249,12 @@ class Trainer:
             "compat": list(self.compat),
             "labels": list(self.dataset.label_set),
             "data_fingerprint": self.dataset.fingerprint(),
+            "frames": self.frames,
         }
 
     def _distribute(self) -> nn.Module:
-        """Synchronised or frozen batch norm, wrapped for several processes, compiled: what `train_step` calls."""
+        """Synchronised or frozen batch norm, spread classes, wrapped for several processes, compiled: what `train_step`
+        calls."""
         if world_size() > 1:
             self.model.gather_targets = gather_targets
         if self.cfg.get("sync_BN"):
@@ -262,16 +274,19 @@ class Trainer:
             logger.info("resolved config, saved as %s:\n%s", self.folder / "config.yaml", text)
             if self.compat:
                 logger.info("%s", said(self.compat))
+        if self.cfg.get("shard_classes") and world_size() > 1:
+            self.shards = self.precision.shards = ClassShards(self.model, self.optimizer)
         network = wrap_network(
             self.model,
             self.device,
             find_unused_parameters=self.cfg.get("find_unused_parameters", False),
             sync=not split,
+            apart=self.shards.keys if self.shards is not None else (),
         )
         return torch.compile(network) if self.cfg.get("compile") else network  # type: ignore[return-value]
 
     def _gather(self, loss: nn.Module) -> GatheredLoss:
-        self._gathered.append(GatheredLoss(loss))
+        self._gathered.append(ShardedLoss(loss) if self.cfg.get("shard_classes") else GatheredLoss(loss))
         return self._gathered[-1]
 
     def _agree(self, bad: Tensor) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from engine_segmentation import segment
+from engine_shards import guard, head, overflow, train_classes
 from engine_tiny import tiny_config
 from torch import nn
 
@@ -129,6 +130,10 @@ JOBS = {
     "train": train,
     "score": score,
     "segment": segment,
+    "head": head,
+    "overflow": overflow,
+    "train_classes": train_classes,
+    "guard": guard,
 }
 
 

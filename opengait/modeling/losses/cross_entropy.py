@@ -36,6 +36,11 @@ class CrossEntropyLoss(BaseLoss):
         self.eps = eps
         self.log_accuracy = log_accuracy
 
+    @property
+    def smoothing(self) -> float:
+        """Share of the target that is spread over all classes."""
+        return self.eps if self.label_smooth else 0.0
+
     def forward(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """logits [n, k, p], labels [n] -> a scalar.
 
@@ -52,20 +57,29 @@ class CrossEntropyLoss(BaseLoss):
                 f"logits {list(logits.shape)} have one class, and so teach nothing; expected [n, k, p]. Networks with "
                 "`compat: reference` in model_cfg may have classes and parts interchanged: leave it out to train them"
             )
-        # Looking at the values would make a GPU wait, so there the range is left to the device's own check.
-        if labels.device.type == "cpu" and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-            raise ValueError(
-                f"labels run from {int(labels.min())} to {int(labels.max())}, but the classifier has {classes} "
-                "classes; set class_num to the number of training subjects"
-            )
+        check_labels(labels, classes)
         with no_autocast(logits):
             logits = full_precision(logits)
             target = labels.long()[:, None].expand(-1, logits.shape[2])
-            smoothing = self.eps if self.label_smooth else 0.0
             # As rows [n p, k]: the form with a third axis has no deterministic kernel on CUDA.
             rows = (self.scale * logits).transpose(1, 2).reshape(-1, classes)
-            loss = F.cross_entropy(rows, target.reshape(-1), label_smoothing=smoothing)
+            loss = F.cross_entropy(rows, target.reshape(-1), label_smoothing=self.smoothing)
         info = {"loss": loss.detach()}
         if self.log_accuracy:
             info["accuracy"] = (logits.detach().argmax(1) == target).to(loss.dtype).mean()
         return loss, info
+
+
+def check_labels(labels: Tensor, classes: int) -> None:
+    """Every label [n] has a class, 0 to `classes` - 1.
+
+    Looking at the values would make a GPU wait, so there the range is left to the device's own check.
+
+    Raises:
+        ValueError: on a CPU, a label that has no class.
+    """
+    if labels.device.type == "cpu" and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise ValueError(
+            f"labels run from {int(labels.min())} to {int(labels.max())}, but the classifier has {classes} "
+            "classes; set class_num to the number of training subjects"
+        )

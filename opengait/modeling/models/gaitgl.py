@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from opengait.modeling.base_model import BaseModel
 from opengait.modeling.inputs import Inputs
-from opengait.modeling.modules import BasicConv3d, GeMHPP, SeparateBNNecks, SeparateFCs
+from opengait.modeling.modules import BasicConv3d, GeMHPP, SeparateBNNecks, SeparateClassifiers, SeparateFCs
 from opengait.modeling.modules.convolutions import convolve_strips
 from opengait.modeling.modules.rows import EqualLengths, GappedRow, layout
 from opengait.modeling.settings import ModelSettings, SeparateBNNecksSettings, Settings
@@ -107,7 +107,7 @@ class GaitGL(BaseModel):
             self.BNNecks = SeparateBNNecks(**model_cfg["SeparateBNNecks"])
         else:
             self.Bn = nn.BatchNorm1d(c)
-            self.Head1 = SeparateFCs(PARTS, c, model_cfg["class_num"])
+            self.Head1 = SeparateClassifiers(PARTS, c, model_cfg["class_num"])
 
     def _build_small(self, c1: int, c2: int, c3: int) -> None:
         self.conv3d = nn.Sequential(BasicConv3d(1, c1), nn.LeakyReLU(inplace=True))

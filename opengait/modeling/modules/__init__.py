@@ -4,7 +4,7 @@ from opengait.modeling.modules.align import GaitAlign
 from opengait.modeling.modules.convolutions import BasicConv1d, BasicConv2d, BasicConv3d, FocalConv2d
 from opengait.modeling.modules.frames import PackSequenceWrapper, SetBlockWrapper, frame_max
 from opengait.modeling.modules.gem import GeMHPP
-from opengait.modeling.modules.heads import ParallelBN1d, SeparateBNNecks, SeparateFCs
+from opengait.modeling.modules.heads import ParallelBN1d, SeparateBNNecks, SeparateClassifiers, SeparateFCs
 from opengait.modeling.modules.precision import full_precision
 from opengait.modeling.modules.residual import BasicBlock2D, BasicBlock3D, BasicBlockP3D
 from opengait.modeling.modules.strips import HorizontalPoolingPyramid
@@ -24,6 +24,7 @@ __all__ = [
     "PackSequenceWrapper",
     "ParallelBN1d",
     "SeparateBNNecks",
+    "SeparateClassifiers",
     "SeparateFCs",
     "SequenceConv3d",
     "SetBlockWrapper",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -52,7 +54,78 @@ class SeparateFCs(nn.Module):
             return _map_each_part(full_precision(x), weight)
 
 
-class SeparateBNNecks(nn.Module):
+@dataclass(frozen=True)
+class ShardedLogits:
+    """Logits that were not computed, because this process has a part of the classes only.
+
+    What a classifier returns in their place, for the engine's cross entropy; testing needs none.
+
+    Attributes:
+        features: [n, c, p], what the classifier maps.
+        weight: [p, c, k'] of the own classes, `begin` to `begin + k'`, normalised where the classifier does so.
+        classes: number of all classes k.
+    """
+
+    features: Tensor
+    weight: Tensor
+    begin: int
+    classes: int
+
+    def __getattr__(self, name: str) -> None:
+        raise AttributeError(
+            f"logits.{name}: a classifier whose classes are spread over processes (trainer_cfg.shard_classes) gives no "
+            "tensor of logits; return them as the logits of a CrossEntropyLoss, or set shard_classes: false"
+        )
+
+
+class PartClassifier(nn.Module):
+    """What layers with a classifier for each part have in common; key `fc_bin`, [p, c, k].
+
+    The engine may leave each process a part of the classes: `fc_bin` is [p, c, k'] then, and the first of them `begin`.
+
+    Args:
+        parts_num: number of parts p.
+        in_channels: channels c of each part.
+        class_num: number of classes k.
+    """
+
+    def __init__(self, parts_num: int, in_channels: int, class_num: int) -> None:
+        super().__init__()
+        self.parts_num = parts_num
+        self.class_num = class_num
+        self.begin: int | None = None
+        self.fc_bin = _weight_per_part(parts_num, in_channels, class_num)
+
+    def _classify(self, features: Tensor, weight: Tensor) -> Tensor | ShardedLogits:
+        """[n, c, p] with [p, c, k] -> [n, k, p]."""
+        if self.begin is None:
+            return _map_each_part(features, weight)
+        return ShardedLogits(features, weight, self.begin, self.class_num)
+
+
+class SeparateClassifiers(PartClassifier):
+    """One linear classifier per part, without bias: `SeparateFCs` whose channels are classes.
+
+    Source: GaitGL (Lin et al., ICCV 2021).
+
+    Args:
+        parts_num: number of parts p.
+        in_channels: channels c of each part.
+        class_num: number of classes k.
+    """
+
+    def forward(self, x: Tensor) -> Tensor | ShardedLogits:
+        """[n, c, p] -> logits [n, k, p], at least float32.
+
+        Raises:
+            ValueError: another number of parts than the weights have.
+        """
+        _check_parts(x, self.parts_num)
+        with no_autocast(x):
+            return self._classify(full_precision(x), self.fc_bin)
+
+
+class SeparateBNNecks(PartClassifier):
     """Batch norm, then one classifier per part; keys `fc_bin` and `bn1d`.
 
     Source: Bag of Tricks and a Strong Baseline for person re-identification (Luo et al., CVPR-W 2019).
@@ -68,19 +141,16 @@ class SeparateBNNecks(nn.Module):
     def __init__(
         self, parts_num: int, in_channels: int, class_num: int, norm: bool = True, parallel_BN1d: bool = True
     ) -> None:
-        super().__init__()
-        self.parts_num = parts_num
-        self.class_num = class_num
+        super().__init__(parts_num, in_channels, class_num)
         self.norm = norm
         self.parallel_BN1d = parallel_BN1d
-        self.fc_bin = _weight_per_part(parts_num, in_channels, class_num)
         self.bn1d: nn.Module
         if parallel_BN1d:
             self.bn1d = nn.BatchNorm1d(in_channels * parts_num)
         else:
             self.bn1d = nn.ModuleList([nn.BatchNorm1d(in_channels) for _ in range(parts_num)])
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | ShardedLogits]:
         """[n, c, p] -> (feature [n, c, p], logits [n, k, p]), at least float32.
 
         Raises:
@@ -93,7 +163,7 @@ class SeparateBNNecks(nn.Module):
             if self.norm:
                 feature = F.normalize(feature, dim=1)
                 weight = F.normalize(weight, dim=1)
-            return feature, _map_each_part(feature, weight)
+            return feature, self._classify(feature, weight)
 
     def _batch_norm(self, x: Tensor) -> Tensor:
         if not isinstance(self.bn1d, nn.ModuleList):
