@@ -162,12 +162,25 @@ class TrainerSection(Section):
     """Iterations with a non-finite loss before the run stops."""
     keep_last: Positive | None = None
     """Newest checkpoints that are kept; null keeps all."""
+    keep_every: Positive | None = None
+    """Checkpoints of multiples of so many iterations are kept beside the newest."""
+    keep_best: str | None = None
+    """Figure of the tests in training, such as NM@R1; the checkpoint where it is largest is kept beside the newest."""
     dist_timeout_s: Positive = 1800
     """Seconds that a process waits for the others."""
     sampler: dict[str, Any]
     """See SamplerSection."""
     transform: Entries
     """One entry per modality."""
+
+    @model_validator(mode="after")
+    def _keeps_some_where_others_go(self) -> TrainerSection:
+        for key, value in (("keep_every", self.keep_every), ("keep_best", self.keep_best)):
+            if value is not None and self.keep_last is None:
+                raise ValueError(f"{key} has no effect without keep_last: every checkpoint is kept")
+        if self.keep_best is not None and not self.with_test:
+            raise ValueError("keep_best needs with_test: true, which gives the figures")
+        return self
 
 
 class EvaluatorSection(Section):

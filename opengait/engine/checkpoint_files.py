@@ -15,7 +15,7 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -89,7 +89,7 @@ class _Hashing:
 def write_archive(file: BinaryIO, state: Mapping[str, Any]) -> None:
     """torch's archive of `state`, and its digest as the comment."""
     hashing = _Hashing(file)
-    torch.save(dict(state), hashing)
+    torch.save(dict(state), cast(BinaryIO, hashing))  # which only writes to it
     file.seek(-2, os.SEEK_END)
     file.write(struct.pack("<H", _COMMENT) + LABEL + hashing.digest.hexdigest().encode())
 

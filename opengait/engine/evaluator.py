@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,10 +13,12 @@ import torch
 from torch import nn
 
 from opengait.config.compat import COMPAT, REFERENCE, in_use
+from opengait.data.batch import Batch
 from opengait.data.dataset import GaitDataset
 from opengait.data.loader import BatchLoader, test_loader
 from opengait.data.transforms import build_transforms
-from opengait.engine.distributed import is_main, on_main, rank, world_size
+from opengait.engine.checkpoint_files import whole_file
+from opengait.engine.distributed import gather_counts, is_main, on_main, rank, world_size
 from opengait.engine.exchange import exchange
 from opengait.engine.inference import Reduce, Share, default_frames_per_batch, embed, embed_share
 from opengait.engine.logs import show_table
@@ -34,6 +36,16 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
+class TestStopped(Exception):
+    """A test that was left because a process was given a signal, of which `number` is the number."""
+
+    __test__ = False  # for pytest
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by signal {number}")
+        self.number = number
+
+
 class Evaluator:
     """The test of a config, for any network and iteration; all processes embed and rank together.
 
@@ -48,6 +60,7 @@ class Evaluator:
         compat: where the config has `compat: reference`; the caller adds what the network was trained with. The
             protocol's name says so.
         trained_on: subjects that the network was trained on, set by the caller where they are known.
+        requested_stop: gives the number of a signal that this process was sent, else 0; looked at after every batch.
 
     Raises:
         ValueError: the test data does not fit the config.
@@ -71,6 +84,7 @@ class Evaluator:
         self.frames_per_batch = self.cfg.get("frames_per_batch") or default_frames_per_batch(device)
         self.evaluation: Evaluation | None = None
         self.trained_on: Collection[str] | None = None
+        self.requested_stop: Callable[[], int] = lambda: 0
         self._loader: BatchLoader | None = None
 
     def embed(self, model: nn.Module) -> dict[str, np.ndarray] | None:
@@ -94,7 +108,7 @@ class Evaluator:
         try:
             return how(
                 model,
-                self._loader,
+                self._until_stopped(self._loader),
                 self.transforms,
                 len(self.dataset),
                 device=self.device,
@@ -103,6 +117,12 @@ class Evaluator:
             )
         finally:
             self._loader.close()
+
+    def _until_stopped(self, loader: BatchLoader) -> Iterator[Batch]:
+        for batch in loader:
+            if self.requested_stop():
+                return
+            yield batch
 
     def _reduce(self) -> Reduce | None:
         """How features that have a row a frame become rows of sequences; None where the protocol ranks embeddings."""
@@ -119,8 +139,12 @@ class Evaluator:
 
         Raises:
             ValueError: embeddings that are not finite (naming sequences), or a protocol the data does not fit.
+            TestStopped: a process was asked to stop before its last batch.
         """
         share = self._embedded(model, embed_share)
+        stop = max(number for (number,) in gather_counts([self.requested_stop()]))
+        if stop:
+            raise TestStopped(stop)
         evaluation = self._judge(share)
         on_main(lambda: self._tell(evaluation, iteration))
         self.evaluation = evaluation if is_main() else None
@@ -184,7 +208,6 @@ class Evaluator:
 
     def _write(self, evaluation: Evaluation, iteration: int) -> Path:
         path = self.folder / "results" / f"{self.test_name}-{self.cfg['save_name']}-{iteration:05d}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
         content = {
             "iteration": iteration,
             "test_dataset_name": self.test_name,
@@ -192,5 +215,6 @@ class Evaluator:
             "compat": self.compat,
             **evaluation.to_dict(),
         }
-        path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        with whole_file(path) as file:
+            file.write((json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
         return path

@@ -7,18 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from opengait.config.compat import COMPAT, said
 from opengait.engine.checkpoint import compat_of, find_checkpoint, load_checkpoint, restore_weights
-from opengait.engine.distributed import choose_device, init_from_environment, is_main
+from opengait.engine.distributed import choose_device, init_from_environment, is_main, on_main, world_size
 from opengait.engine.evaluator import Evaluator
 from opengait.engine.hooks.tensorboard import open_writer, write_figures
 from opengait.engine.logs import logging_to
 from opengait.engine.preflight import check_testing
+from opengait.engine.provenance import record_start
 from opengait.engine.randomness import seed_everything
 from opengait.engine.run_folder import run_folder, write_config
+from opengait.engine.run_lock import locked
+from opengait.engine.trained_with import differences
 from opengait.engine.trainer import Trainer, TrainResult
+from opengait.modeling.base_model import BaseModel
 from opengait.modeling.build import build_model
 from opengait.plugins import load_plugins
 
@@ -42,15 +44,24 @@ def train(
         log_to_file: also write the log to `logs/` there.
 
     Raises:
-        ValueError: what is wrong with config, data or checkpoint, before the first iteration.
+        ValueError: what is wrong with config, data or checkpoint, before the first iteration; another run writes to
+            the same folder.
         NonFiniteError: more than `max_bad_steps` steps in a row were not finite.
     """
     load_plugins(config.get("plugins") or ())
     folder = run_folder(config, "trainer_cfg", output)
     chosen = choose_device(device)
     timeout = config["trainer_cfg"].get("dist_timeout_s", 1800)
-    with logging_to(folder, log_to_file=log_to_file), init_from_environment(chosen, timeout):
-        return Trainer(config, folder, device=chosen, resume=resume).fit()
+    with logging_to(folder, log_to_file=log_to_file), init_from_environment(chosen, timeout), locked(folder):
+        trainer = Trainer(config, folder, device=chosen, resume=resume)
+        about = {
+            "begins_at": trainer.iteration,
+            "device": str(chosen),
+            "processes": world_size(),
+            "data": trainer.dataset.fingerprint(),
+        }
+        on_main(lambda: record_start(folder / "run.json", about))
+        return trainer.fit()
 
 
 def test(
@@ -87,12 +98,13 @@ def test(
         if is_main():
             text = write_config(folder, "config-test.yaml", config)
             logger.info("resolved config, saved as %s:\n%s", folder / "config-test.yaml", text)
+            record_start(folder / "run-test.json", {"device": str(chosen), "processes": world_size()})
         evaluator = Evaluator(config, folder, device=chosen)
         seed_everything(trainer_cfg.get("seed", 0))
         model = build_model(config["model_cfg"], training=False, data_cfg=config["data_cfg"], config=config)
         model.save_path = str(folder)
         check_testing(config, evaluator.dataset, evaluator.transforms, model)
-        tested, trained_with, evaluator.trained_on = _restore_for_test(model, config, folder, hint)
+        tested, trained_with, evaluator.trained_on = _restore_for_test(model, config, folder, hint, evaluator)
         evaluator.compat += [place for place in trained_with if place not in evaluator.compat]
         if evaluator.compat and is_main():
             logger.info("%s", said(evaluator.compat))
@@ -107,7 +119,7 @@ def test(
 
 
 def _restore_for_test(
-    model: torch.nn.Module, config: Mapping[str, Any], folder: Path, hint: int | str
+    model: BaseModel, config: Mapping[str, Any], folder: Path, hint: int | str, evaluator: Evaluator
 ) -> tuple[int, list[str], list[str] | None]:
     """Fills the network; the iteration it was trained to, where its config had `compat: reference`, and the subjects
     it was trained on, where the checkpoint says so."""
@@ -120,5 +132,9 @@ def _restore_for_test(
     strict = cfg.get("restore_ckpt_strict", True)
     restore_weights(model, state, path, strict=strict, model_cfg=config["model_cfg"])
     logger.info("restored %s", path)
+    if is_main():
+        transforms = None if model.transforms_itself else evaluator.transforms
+        for difference in differences(state, config, evaluator.dataset, transforms):
+            logger.warning("%s: %s", path, difference)
     trained_on = None if state.get("labels") is None else [str(label) for label in state["labels"]]
     return hint if isinstance(hint, int) else int(state.get("iteration", 0)), compat_of(state), trained_on

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from opengait.engine.checkpoint_files import whole_file
+
 
 def run_folder(config: Mapping[str, Any], section: str, output: str | Path = "output") -> Path:
     """Folder of a run, by the `save_name` of an engine section ('trainer_cfg' or 'evaluator_cfg').
@@ -22,8 +24,8 @@ def run_folder(config: Mapping[str, Any], section: str, output: str | Path = "ou
 def write_config(folder: Path, name: str, config: Mapping[str, Any]) -> str:
     """Saves the resolved config as `<folder>/<name>` and returns its YAML text."""
     text = yaml.safe_dump(config_tree(config), sort_keys=False, default_flow_style=None, width=120)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(text, encoding="utf-8")
+    with whole_file(folder / name) as file:
+        file.write(text.encode())
     return text
 
 

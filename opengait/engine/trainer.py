@@ -37,6 +37,7 @@ from opengait.engine.restore import restore
 from opengait.engine.run_folder import config_tree, write_config
 from opengait.engine.sharded_loss import ShardedLoss
 from opengait.engine.sync_batchnorm import convert_sync_batchnorm, fix_batchnorm, unsynchronised_batchnorm
+from opengait.engine.trained_with import network_frames
 from opengait.modeling.build import build_model
 from opengait.modeling.losses import LossAggregator
 
@@ -147,11 +148,12 @@ class Trainer:
             hooks.NonFiniteHook(cfg.get("max_bad_steps", 10)),
             self.log_hook,
             hooks.TensorBoardHook(cfg.get("image_iter") or 10 * cfg["log_iter"]),
-            hooks.CheckpointHook(cfg["save_iter"], cfg.get("keep_last")),
+            hooks.CheckpointHook(cfg["save_iter"], cfg.get("keep_last"), cfg.get("keep_every"), cfg.get("keep_best")),
             hooks.SignalHook(),
         ]
         if cfg.get("with_test"):
             self.hooks.append(hooks.EvaluationHook(cfg["save_iter"]))
+        self.frames = None if self.model.transforms_itself else network_frames(self.dataset, self.transforms)
         restore(self, resume)
         self.network = self._distribute()
 
@@ -247,6 +249,7 @@ class Trainer:
             "compat": list(self.compat),
             "labels": list(self.dataset.label_set),
             "data_fingerprint": self.dataset.fingerprint(),
+            "frames": self.frames,
         }
 
     def _distribute(self) -> nn.Module:

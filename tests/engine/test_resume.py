@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from engine_same import assert_same, assert_same_checkpoints
 from engine_tiny import tiny_config
 
 from opengait import engine
@@ -49,32 +50,6 @@ def run(root: Path, output: Path, resume: str = "no", hook: Hook | None = None, 
     if hook is not None:
         trainer.hooks.insert(0, hook)
     return trainer.fit()
-
-
-def assert_same(found: Any, expected: Any, path: str = "") -> None:
-    """Two trees of plain containers and tensors, bit for bit."""
-    if isinstance(expected, torch.Tensor):
-        assert found.dtype == expected.dtype, path
-        assert torch.equal(found, expected), path
-    elif isinstance(expected, dict):
-        assert found.keys() == expected.keys(), path
-        for key in expected:
-            assert_same(found[key], expected[key], f"{path}.{key}")
-    elif isinstance(expected, (list, tuple)):
-        assert len(found) == len(expected), path
-        for number, value in enumerate(expected):
-            assert_same(found[number], value, f"{path}[{number}]")
-    else:
-        assert found == expected, path
-
-
-def assert_same_checkpoints(found: Path | None, expected: Path | None) -> None:
-    assert found is not None
-    assert expected is not None
-    one, other = load_checkpoint(found), load_checkpoint(expected)
-    for key in ("config",):  # holds the path of its own file's data, equal here, but the total may differ
-        one.pop(key), other.pop(key)
-    assert_same(one, other)
 
 
 def crash() -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from opengait.engine.checkpoint import checkpoint_name, prune_checkpoints, save_checkpoint
+from opengait.engine.checkpoint import checkpoint_name, save_checkpoint
 from opengait.engine.checkpoint_files import remove_unfinished
 from opengait.engine.distributed import is_main, on_main
 from opengait.engine.hooks.base import Hook
+from opengait.engine.retention import TestedCheckpoints, check_figure, prune_checkpoints
+from opengait.evaluation.protocol import find_protocol
 
 if TYPE_CHECKING:
     from opengait.engine.trainer import Step, Trainer
+    from opengait.evaluation.result import Evaluation
 
 logger = logging.getLogger(__name__)
 
@@ -22,14 +25,20 @@ class CheckpointHook(Hook):
     Args:
         save_iter: iterations between checkpoints.
         keep_last: older ones than the newest so many are deleted; None keeps all.
+        keep_every: but not those of multiples of so many iterations.
+        keep_best: nor the one with the largest of this figure in the tests of the training.
     """
 
-    def __init__(self, save_iter: int, keep_last: int | None = None) -> None:
+    def __init__(
+        self, save_iter: int, keep_last: int | None = None, keep_every: int | None = None, keep_best: str | None = None
+    ) -> None:
         self.save_iter = save_iter
-        self.keep_last = keep_last
+        self.keep_last, self.keep_every, self.keep_best = keep_last, keep_every, keep_best
         self._saved: tuple[int, int] | None = None
 
     def start(self, trainer: Trainer) -> None:
+        if self.keep_best is not None:
+            check_figure(self.keep_best, _tags(trainer))
         if is_main():
             remove_unfinished(trainer.folder / "checkpoints", trainer.save_name)
 
@@ -38,16 +47,42 @@ class CheckpointHook(Hook):
         if (due or trainer.stop_signal) and (trainer.iteration, trainer.draws) != self._saved:
             self._save(trainer)
 
+    def after_test(self, trainer: Trainer, evaluation: Evaluation | None) -> None:
+        def remember() -> None:
+            tested = _tested(trainer)
+            tested.record(trainer.iteration, evaluation.figures if evaluation is not None else {})
+            if self.keep_best is not None:
+                logger.info("best %s so far at iteration %s", self.keep_best, tested.best(self.keep_best))
+            self._prune(trainer)
+
+        on_main(remember)
+
     def _save(self, trainer: Trainer) -> None:
         state = trainer.state_dict()  # every process adds its part
-        folder = trainer.folder / "checkpoints"
-        path = folder / checkpoint_name(trainer.save_name, trainer.iteration)
+        path = trainer.folder / "checkpoints" / checkpoint_name(trainer.save_name, trainer.iteration)
 
         def write() -> None:
             save_checkpoint(path, state)
-            prune_checkpoints(folder, trainer.save_name, self.keep_last)
+            self._prune(trainer)
             logger.info("saved %s", path)
 
         on_main(write)
         trainer.last_checkpoint = path
         self._saved = (trainer.iteration, trainer.draws)
+
+    def _prune(self, trainer: Trainer) -> None:
+        best = None if self.keep_best is None else _tested(trainer).best(self.keep_best)
+        prune_checkpoints(trainer.folder / "checkpoints", trainer.save_name, self.keep_last, self.keep_every, best)
+
+
+def _tested(trainer: Trainer) -> TestedCheckpoints:
+    return TestedCheckpoints(trainer.folder / "checkpoints", trainer.save_name)
+
+
+def _tags(trainer: Trainer) -> list[str]:
+    """The figures that the tests of this training give."""
+    cfg, data_cfg = trainer.config["evaluator_cfg"], trainer.config["data_cfg"]
+    name = data_cfg.get("test_dataset_name") or data_cfg["dataset_name"]
+    _, protocol = find_protocol(cfg["eval_func"], name, cfg.get("cross_view_gallery", False), cfg.get("protocol"))
+    conditions = list(protocol.conditions) or [""]
+    return [figure.full_tag(condition) for condition in conditions for figure in protocol.figures if figure.tag]

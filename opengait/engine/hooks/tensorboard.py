@@ -44,8 +44,9 @@ class TensorBoardHook(Hook):
 
     def start(self, trainer: Trainer) -> None:
         if is_main():
-            # Events after the restored iteration belong to a run that was cut off there.
-            self.writer = trainer.model.msg_mgr.writer = open_writer(trainer.folder, purge_step=trainer.iteration)
+            # Events after the restored iteration belong to a run that was cut off there; its own are there.
+            purge_step = trainer.iteration + 1 if trainer.iteration else 0
+            self.writer = trainer.model.msg_mgr.writer = open_writer(trainer.folder, purge_step)
             if trainer.compat:
                 self.writer.add_text(COMPAT, said(trainer.compat), trainer.iteration)
 
