@@ -165,14 +165,6 @@ def remove_unfinished(folder: Path, save_name: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def prune_checkpoints(folder: Path, save_name: str, keep_last: int | None) -> None:
-    """Deletes all but the newest `keep_last` files of a run; None keeps all."""
-    if keep_last is None:
-        return
-    for _, path in list_checkpoints(folder, save_name)[: -max(keep_last, 1)]:
-        path.unlink(missing_ok=True)
-
-
 def model_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """The network's tensors: without the prefix of a distributed wrapper and without parts of the losses."""
     weights = dict(state["model"])

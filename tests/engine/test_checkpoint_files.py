@@ -20,11 +20,11 @@ from opengait.engine.checkpoint import (
     find_checkpoint,
     load_checkpoint,
     model_weights,
-    prune_checkpoints,
     restore_weights,
     save_checkpoint,
 )
 from opengait.engine.checkpoint_files import check_digest, stored_digest
+from opengait.engine.retention import prune_checkpoints
 
 
 @pytest.fixture
@@ -158,6 +158,17 @@ def test_a_misfit_names_keys_shapes_and_the_likely_mistake() -> None:
     with pytest.raises(CheckpointError, match="restore_ckpt_strict: false"):
         restore_weights(Net(74, True), {"model": Net(74, False).state_dict()}, "x.pt")
     restore_weights(Net(74, True), {"model": Net(74, False).state_dict()}, "x.pt", strict=False)
+
+
+def test_pruning_keeps_multiples_and_the_best_beside_the_newest(tmp_path: Path) -> None:
+    for number in range(100, 1100, 100):
+        (tmp_path / checkpoint_name("run", number)).touch()
+    prune_checkpoints(tmp_path, "run", 2, keep_every=300, best=500)
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [
+        checkpoint_name("run", number) for number in (300, 500, 600, 900, 1000)
+    ]
+    prune_checkpoints(tmp_path, "run", None)
+    assert len(list(tmp_path.iterdir())) == 5
 
 
 def test_pruning_keeps_the_newest_by_number(tmp_path: Path) -> None:
