@@ -90,10 +90,9 @@ class Bench:
         )
         return made.out if square is None else smaller(made.out, square)
 
-    def config(self, phase: Phase, data: str, checkpoints: Sequence[Path]) -> Config:
-        """The recipe of a phase, narrowed, shortened and aimed at a data set."""
+    def config(self, phase: Phase, root: Path, checkpoints: Sequence[Path]) -> Config:
+        """The recipe of a phase, narrowed, shortened and aimed at a folder of walkers."""
         published = load_config(phase.recipe)
-        root = self.walkers(data)
         steps = max(1, round(phase.iterations * self.iterations_scale))
         hint = [str(path) for path in checkpoints]
         run = {"save_name": re.sub(r"\W+", "-", phase.name), "precision": "fp32"}
@@ -107,7 +106,6 @@ class Bench:
                 "cache": True,
             },
             "model_cfg": narrowed(published["model_cfg"], phase.narrower, self.train_subjects),
-            "scheduler_cfg": {"scheduler": "CosineAnnealingLR", "T_max": steps},
             "trainer_cfg": {
                 **run,
                 "seed": self.seed,
@@ -124,7 +122,11 @@ class Bench:
                 "metric": "euc",
             },
         }
-        return load_config(phase.recipe, merged(changes, phase.changes))
+        changes = merged(changes, phase.changes)
+        # With a warm-up: triplets alone make all embeddings alike when they start at full rate.
+        rates = learning_rates(load_config(phase.recipe, changes))
+        changes["scheduler_cfg"] = {"scheduler": "OneCycleLR", "max_lr": rates, "total_steps": steps}
+        return load_config(phase.recipe, changes)
 
     def tested(self, config: Config, iteration: int | None = None) -> Figures:
         """Figures by condition after an iteration, by default the last; 0 is the untrained network."""
@@ -137,8 +139,8 @@ class Bench:
     def row(self, phase: Phase, trained: dict[str, Path]) -> dict[str, Any]:
         """Trains and tests one phase; its checkpoint is added to `trained`."""
         checkpoints = [trained[name] for name in phase.after]
-        config = self.config(phase, phase.data, checkpoints)
-        for_test = self.config(phase, phase.tested_on or phase.data, checkpoints)
+        config = self.config(phase, self.walkers(phase.data), checkpoints)
+        for_test = self.config(phase, self.walkers(phase.tested_on or phase.data), checkpoints)
         untrained = self.tested(for_test, 0)
         began = time.process_time()
         result = engine.train(config, device=self.device, output=self.out / "runs")
@@ -162,6 +164,14 @@ class Bench:
             "subjects": [self.train_subjects, self.test_subjects],
             "seed": self.seed,
         }
+
+
+def learning_rates(config: Config) -> float | list[float]:
+    """The rate of the config, or those of a network's parameter groups."""
+    cfg = config["optimizer_cfg"]
+    groups = build_model(config["model_cfg"], training=True).parameter_groups(cfg)
+    rates = [float(group.get("lr", cfg["lr"])) for group in groups]
+    return rates if len(rates) > 1 else rates[0]
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
