@@ -7,11 +7,8 @@ too, and a safetensors file of weights.
 
 from __future__ import annotations
 
-import contextlib
-import glob
 import json
 import logging
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +21,7 @@ from torch import Tensor, nn
 from opengait.config.compat import in_use
 from opengait.data.errors import DataError, UnsafePickleError
 from opengait.engine.checkpoint_contents import problem
+from opengait.engine.checkpoint_files import DamagedFile, check_digest, whole_file, write_archive
 from opengait.engine.checkpoint_pickle import check_file
 
 logger = logging.getLogger(__name__)
@@ -68,36 +66,18 @@ def list_checkpoints(folder: Path, save_name: str) -> list[tuple[int, Path]]:
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Writes under a temporary name, flushes to the disk, renames: the name never holds half a file.
+    """Writes under a temporary name, with a digest, flushes to the disk, renames: the name never holds half a file.
 
     Raises:
         CheckpointError: the file cannot be written; earlier checkpoints are untouched.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+        with whole_file(path) as file:
+            write_archive(file, state)
     except (OSError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: cannot write the checkpoint: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    # A rename is safe against power loss only once the folder itself is on the disk.
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        raise CheckpointError(
+            f"{path}: cannot write the checkpoint: {error}; those written before are untouched"
+        ) from error
 
 
 def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -114,11 +94,11 @@ def load_checkpoint(path: str | Path, device: torch.device | str = "cpu") -> dic
     if path.suffix == ".safetensors":
         return _load_safetensors(path, device)
     try:
-        check_file(path)
+        check_file(path, sums=not check_digest(path))
         state = torch.load(path, map_location=device, weights_only=True)
     except UnsafePickleError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    except DataError as error:
+    except (DamagedFile, DataError) as error:
         raise CheckpointError(f"{path}: damaged or no checkpoint ({error})") from error
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[0]
@@ -157,12 +137,6 @@ def newest_whole_checkpoint(folder: Path, save_name: str) -> Iterator[tuple[Path
             continue
         yield path, state
         return
-
-
-def remove_unfinished(folder: Path, save_name: str) -> None:
-    """Deletes what runs of this name left behind that were killed while they wrote."""
-    for path in folder.glob(f".{glob.escape(save_name)}-*.pt.*.tmp"):
-        path.unlink(missing_ok=True)
 
 
 def model_weights(state: Mapping[str, Any]) -> dict[str, Tensor]:

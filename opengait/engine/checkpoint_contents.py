@@ -56,6 +56,19 @@ def _is_mapping(value: Any) -> bool:
     return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
 
 
+def _is_plain(value: Any) -> bool:
+    """Mappings with names, lists and scalars, as YAML has them."""
+    if isinstance(value, Mapping):
+        return _is_mapping(value) and all(map(_is_plain, value.values()))
+    if _is_list(value):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float)
+
+
+def _is_plain_mapping(value: Any) -> bool:
+    return _is_mapping(value) and _is_plain(value)
+
+
 def _is_optimizer(value: Any) -> bool:
     if not _is_mapping(value) or not value:
         return _is_mapping(value)
@@ -103,8 +116,9 @@ ENTRIES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "scaler": (_is_scaler, "a loss scaler's state, a mapping of numbers,"),
     "rng": (_is_rng, "a mapping of tensors"),
     "interval": (_is_interval, "a mapping with steps, names and sums"),
-    "config": (_is_mapping, "a mapping of sections"),
+    "format": (_is_count(0), "a whole number"),
+    "config": (_is_plain_mapping, "a mapping of sections with plain values"),
     "compat": (_is_list_of(str), "a list of places"),
     "labels": (_is_list_of(str), "a list of subjects"),
-    "data_fingerprint": (_is_mapping, "a mapping"),
+    "data_fingerprint": (_is_plain_mapping, "a mapping of plain values"),
 }
