@@ -13,6 +13,8 @@ from opengait.config.source import Node
 from opengait.config.typed import check_model, show
 from opengait.registry import BACKBONES, LOSSES, MODELS, TRANSFORMS, Registry
 
+# Arguments of schedules that may be a list with an entry for every parameter group.
+PER_GROUP = ("base_lr", "max_lr", "base_momentum", "max_momentum")
 UNFIT_OPTIMIZERS = {
     "LBFGS": "it needs to run the network several times a step",
     "SparseAdam": "it takes sparse gradients only",
@@ -213,13 +215,16 @@ def try_schedule(optimizer_cfg: Node, scheduler_cfg: Node, report: Report) -> in
     def arguments(node: Node, selector: str) -> dict[str, Any]:
         return {key: value for key, value in node.plain().items() if key != selector}
 
-    weight = torch.nn.Parameter(torch.zeros(1, 1))
+    # How many groups the network has is seen when it is built.
+    given = scheduler_cfg.plain()
+    groups = max([1, *(len(given[key]) for key in PER_GROUP if isinstance(given.get(key), list))])
+    weights = [{"params": [torch.nn.Parameter(torch.zeros(1, 1))]} for _ in range(groups)]
     node, place, selector = optimizer_cfg, "optimizer_cfg", "solver"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             solver = getattr(torch.optim, optimizer_cfg.value["solver"].value)
-            optimizer = solver([weight], **arguments(optimizer_cfg, "solver"))
+            optimizer = solver(weights, **arguments(optimizer_cfg, "solver"))
             node, place, selector = scheduler_cfg, "scheduler_cfg", "scheduler"
             schedule = getattr(lr_scheduler, scheduler_cfg.value["scheduler"].value)
             built = schedule(optimizer, **arguments(scheduler_cfg, "scheduler"))

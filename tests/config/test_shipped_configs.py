@@ -45,3 +45,13 @@ def test_a_backbone_is_bound_to_its_class():
     said = str(caught.value)
     assert "model_cfg.backbone_cfg: unknown key 'channel' for ResNet9 (did you mean 'channels'?)" in said
     assert "model_cfg.SeparateFCs: missing" in said
+
+
+def test_a_schedule_may_have_a_rate_for_each_parameter_group():
+    rates = [0.1, 0.2, 0.3]
+    cycle = {"scheduler": "OneCycleLR", "max_lr": rates, "total_steps": 20000}
+    config = load_config("configs/gaitedge/phase2_gaitedge.yaml", {"scheduler_cfg": cycle})
+    assert config["scheduler_cfg"]["max_lr"] == rates
+    schedule = {"scheduler": "CyclicLR", "base_lr": [0.1, 0.2], "max_lr": rates}
+    with pytest.raises(ConfigError, match="scheduler_cfg: CyclicLR refuses its arguments"):
+        load_config("configs/gaitedge/phase2_gaitedge.yaml", {"scheduler_cfg": schedule})
