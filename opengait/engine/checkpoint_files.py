@@ -8,7 +8,6 @@ plain `torch.load(path, weights_only=True)` (which checks no sums of its own: a 
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import os
 import re
@@ -64,11 +63,26 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def remove_unfinished(folder: Path, save_name: str) -> None:
-    """Deletes what runs of this name left behind that were killed while they wrote."""
-    for path in folder.glob(f".{glob.escape(save_name)}-*.tmp"):
-        if re.fullmatch(re.escape(f".{save_name}-") + r"(\d+\.pt|tests\.json)\.\d+\.tmp", path.name):
+def remove_unfinished(folder: Path, *, shared: bool = False) -> None:
+    """Deletes what writers of this folder left behind that were killed before they had given a file its name.
+
+    Args:
+        shared: others may be writing there, such as a test of the same run; a living process's files stay.
+    """
+    for path in folder.glob(".*.tmp"):
+        match = re.fullmatch(r"\..+\.(\d+)\.tmp", path.name)
+        if match and not (shared and _lives(int(match[1]))):
             path.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True  # it is another person's
+    return True
 
 
 class _Hashing:

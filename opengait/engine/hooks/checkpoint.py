@@ -40,7 +40,9 @@ class CheckpointHook(Hook):
         if self.keep_best is not None:
             check_figure(self.keep_best, _tags(trainer))
         if is_main():
-            remove_unfinished(trainer.folder / "checkpoints", trainer.save_name)
+            remove_unfinished(trainer.folder / "checkpoints")
+            for folder in (trainer.folder, trainer.folder / "results"):
+                remove_unfinished(folder, shared=True)
 
     def after_step(self, trainer: Trainer, step: Step) -> None:
         due = step.counted and (trainer.iteration % self.save_iter == 0 or trainer.iteration >= trainer.total_iter)

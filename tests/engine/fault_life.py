@@ -1,0 +1,143 @@
+"""A training run in processes that end when a test wants it: killed at a moment, or at a place in the program.
+
+Processes are forked from one that has imported everything, so that a life takes a second and not five.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import itertools
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import engine_tiny  # noqa: F401 - registers its networks
+import torch
+import torch.utils.tensorboard
+from engine_processes import free_port
+
+from opengait.config import load_config
+from opengait.engine import run as engine_run
+
+# Imported where first used; here, so that the processes forked off have them.
+LATER = ("opengait.evaluation.runner", "torch.distributed", "torch.nn.parallel", "torchvision.utils", "rich.table")
+
+
+@dataclass(frozen=True)
+class End:
+    """Where a process kills itself.
+
+    Attributes:
+        place: '<module>:<function or Class.method>'.
+        call: at which call of it, from 1.
+        after: when it has returned, not before it begins.
+        rank: of the process that does so.
+    """
+
+    place: str
+    call: int = 1
+    after: bool = False
+    rank: int = 0
+
+    def __str__(self) -> str:
+        return f"{'after' if self.after else 'before'} call {self.call} of {self.place} in rank {self.rank}"
+
+
+def _kill_at(end: End) -> None:
+    module, _, name = end.place.partition(":")
+    *owners, last = name.split(".")
+    owner = functools.reduce(getattr, owners, importlib.import_module(module))
+    original: Callable[..., Any] = getattr(owner, last)
+    calls = itertools.count(1)
+
+    @functools.wraps(original)
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        due = next(calls) == end.call
+        if due and not end.after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = original(*arguments, **options)
+        if due:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, last, wrapped)
+
+
+def train(config: str, output: str, resume: str, environment: dict[str, str], end: End | None, printed: str) -> None:
+    """What a started process does."""
+    with open(printed, "ab", buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.environ.update(environment)
+    multiprocessing.set_start_method("fork", force=True)  # of loader workers, as in a run of its own
+    torch.set_num_threads(1)
+    if end is not None and end.rank == int(environment.get("RANK", 0)):
+        _kill_at(end)
+    result = engine_run.train(load_config(config), resume=resume, device="cpu", output=output, log_to_file=True)
+    sys.exit(128 + result.stop_signal if result.stop_signal else 0)
+
+
+def context() -> ForkServerContext:
+    found = multiprocessing.get_context("forkserver")
+    found.set_forkserver_preload([__name__, *LATER])
+    return found
+
+
+class Run:
+    """A config that is trained in one life after another.
+
+    Args:
+        config: file.
+        output: of all its lives.
+        processes: of each.
+    """
+
+    def __init__(self, config: Path, output: Path, processes: int = 1) -> None:
+        self.config, self.output, self.processes = config, output, processes
+        self.printed = output.with_suffix(".printed")
+        self.lives = 0
+
+    def start(self, *, resume: str = "auto", end: End | None = None) -> list[BaseProcess]:
+        """Processes of a new life."""
+        self.lives += 1
+        group = {"WORLD_SIZE": str(self.processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        started = []
+        for rank in range(self.processes):
+            own = {**group, "RANK": str(rank), "LOCAL_RANK": str(rank)} if self.processes > 1 else {}
+            arguments = (str(self.config), str(self.output), resume, own, end, str(self.printed))
+            # Not daemons: those may have no loader workers.
+            started.append(context().Process(target=train, args=arguments))
+            started[-1].start()
+        return started
+
+    def live(self, *, resume: str = "auto", end: End | None = None, killed_after: float | None = None) -> list[int]:
+        """Exit statuses (-9 for killed) of a life that comes to its end by itself, or is killed after some seconds.
+
+        Where one process fails, the others are killed, as a launcher does.
+        """
+        started = self.start(resume=resume, end=end)
+        deadline = time.monotonic() + (120 if killed_after is None else killed_after)
+        while any(process.exitcode is None for process in started):
+            failed = any(process.exitcode for process in started)
+            if failed or time.monotonic() > deadline:
+                for process in random.sample(started, len(started)):
+                    process.kill()
+                break
+            time.sleep(0.002)
+        for process in started:
+            process.join(30)
+        statuses = [process.exitcode for process in started]
+        assert None not in statuses, f"a process outlives SIGKILL: {statuses}"
+        if killed_after is None and time.monotonic() > deadline:
+            raise AssertionError(f"a life took more than two minutes\n{self.printed.read_text()}")
+        return [int(status or 0) for status in statuses]
