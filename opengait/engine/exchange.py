@@ -26,10 +26,14 @@ class Processes:
 
         Each share is sent as it is: padded to the largest they would take so many times the memory.
         """
-        shares = [count for (count,) in gather_counts([len(array)])]
+        # A process that has nothing may not know what the others' rows look like.
         found = []
-        for source, share in enumerate(shares):
-            part = np.ascontiguousarray(array) if source == rank() else np.empty((share, *array.shape[1:]), array.dtype)
+        for source, (share, itemsize, kind, *sizes) in enumerate(gather_counts(_described(array))):
+            if source == rank():
+                part = np.ascontiguousarray(array)
+            else:
+                dtype = np.dtype(f"{chr(kind)}{itemsize // 4 if chr(kind) == 'U' else itemsize}")
+                part = np.empty((share, *sizes[1 : 1 + sizes[0]]), dtype)
             if part.size:
                 dist.broadcast(torch.from_numpy(_writable(part).reshape(-1).view(np.uint8)), source)
             found.append(part)
@@ -40,6 +44,12 @@ class Processes:
         summed = torch.from_numpy(np.array(counts, dtype=np.int64))
         dist.all_reduce(summed)
         return summed.numpy()
+
+
+def _described(array: NDArray[Any]) -> list[int]:
+    """Rows, bytes and kind of an element, number of further axes and their sizes (at most four)."""
+    sizes = [*array.shape[1:], 0, 0, 0, 0][:4]
+    return [len(array), array.dtype.itemsize, ord(array.dtype.kind), array.ndim - 1, *sizes]
 
 
 def _writable(array: NDArray[Any]) -> NDArray[Any]:

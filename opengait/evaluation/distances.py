@@ -85,7 +85,7 @@ class Distances:
         self._check_shape()
         own = np.arange(len(embeddings)) if indices is None else np.asarray(indices, dtype=np.int64)
         self._owner, self._place = self._map(own)
-        self.row_bytes = 4 * int(embeddings.shape[1]) * int(embeddings.shape[2])
+        self.row_bytes = 4 * int(np.prod(self._embeddings.shape[1:]))
         self._check_finite(own)
         self.centre, self.largest = self._mean_and_largest()
 
@@ -169,7 +169,9 @@ class Distances:
         places = self._place[gallery]
         for start in range(0, len(row), _SLAB):
             some = slice(start, start + _SLAB)
-            found[some] = self._mean_of_parts(*self._parts_apart(probes, row[some], places[some]))
+            squares, zeros = self._parts_apart(probes, row[some], places[some])
+            self._drop_noise(squares, probes, row[some], places[some])
+            found[some] = self._mean_of_parts(squares, zeros)
         return found
 
     def any_pairs(self, one: IntArray, other: IntArray) -> NDArray[np.float32]:
@@ -210,6 +212,17 @@ class Distances:
                     one, other = _unit(one, 1), _unit(other, 1)
                 torch.sum(other.sub_(one).square_(), dim=1, out=squares[some])
         return squares, zeros
+
+    def _drop_noise(self, squares: Tensor, probes: Tensor, row: IntArray, places: IntArray) -> None:
+        """Sets to zero what `_block` could not tell from zero, so that both ways have the same ties."""
+        longest = 8.0 if self.metric == "cos" else 8.0 * probes.shape[1] * self.largest**2
+        near = ((squares > 0) & (squares <= _NOISE * longest)).any(dim=1).nonzero().flatten()
+        step = max(1, self.memory // (32 * self.row_bytes))
+        for some in near.split(step):
+            pairs = some.cpu().numpy()
+            one, other = probes[torch.as_tensor(row[pairs], device=self.device)], self._read(places[pairs])
+            lengths = self._features(one).squares + self._features(other).squares
+            squares[some] = squares[some].masked_fill(squares[some] <= lengths.T * _NOISE, 0)
 
     def _mean_of_parts(self, squares: Tensor, zeros: Tensor) -> Tensor:
         if self.metric == "euc":

@@ -228,7 +228,10 @@ def _others(protocol: Protocol) -> list[tuple[str, Protocol]]:
 
 
 def _figures_beside(label: str, name: str, retrieval: Retrieval, ranker: Ranker) -> FiguresBeside:
-    found = retrieval.figures(ranker)
+    try:
+        found = retrieval.figures(ranker)
+    except ValueError as nothing:  # the protocol's own figures stand all the same
+        return FiguresBeside(label, name, {}, {}, notes=[str(nothing)])
     return FiguresBeside(label, name, found.published, found.exact, found.tables, found.notes)
 
 
@@ -273,7 +276,7 @@ def _classify(
 ) -> Evaluation:
     array = logits.detach().cpu().float().numpy() if isinstance(logits, torch.Tensor) else logits
     everyone = np.concatenate(to.gather(types.astype("U64"))).tolist()
-    told = classification(np.concatenate(to.gather(array)), everyone, classes)
+    told = classification(np.concatenate([part for part in to.gather(array) if len(part)]), everyone, classes)
     figures = {figure.full_tag(): told[figure.measure] for figure in protocol.figures}
     percent = tuple(100 * told[figure.measure] for figure in protocol.figures)
     table = Table("percent", tuple(figure.measure for figure in protocol.figures), (("all", percent, None),))

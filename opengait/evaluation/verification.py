@@ -80,7 +80,8 @@ def verification(distances: Distances, compared: Comparisons, *, seed: int = 0) 
         raise ValueError("verification needs an impostor pair: the gallery has no subject but the probe's own")
     rng = np.random.default_rng(seed)
     weights = tally.draw_subjects(rng)
-    accepted = np.arange(1, len(genuine) + 1) / len(genuine)
+    # Equal distances are accepted together.
+    accepted = np.searchsorted(tally.thresholds, tally.thresholds, side="right") / len(genuine)
     false = tally.false_accepts[:-1].cumsum() / tally.impostors
     drawn_accepted, drawn_false = tally.drawn(weights, probe[order])
     result: dict[str, Any] = {"genuine": len(genuine), "impostor": tally.impostors}
@@ -180,7 +181,8 @@ class _Tally:
     def drawn(self, weights: FloatArray, probe: IntArray) -> tuple[FloatArray, FloatArray]:
         """Shares of genuine and of impostor pairs accepted at each threshold of the grid, `[draws, grid]`."""
         genuine = np.zeros((len(self.known), len(self.grid) + 1))
-        np.add.at(genuine, (self.subjects[probe], self._coarse[np.arange(len(probe))]), 1)
+        first = np.searchsorted(self.thresholds, self.thresholds)
+        np.add.at(genuine, (self.subjects[probe], self._coarse[first]), 1)
         shares = []
         for table, totals in ((genuine, genuine.sum(axis=1)), (self.by_subject.astype(np.float64), self._of_subject)):
             drawn = weights @ table[:, :-1].cumsum(axis=1)
