@@ -35,6 +35,23 @@ def as_layout(x: Tensor, layout: str) -> Tensor:
     return x.permute(order).contiguous().permute(back)
 
 
+@pytest.mark.parametrize(
+    ("layer", "last"),
+    [
+        (nn.Conv2d(4, 8, 3, 2, 1), True),
+        (nn.Conv2d(8, 8, 1, 2), True),
+        (nn.Conv2d(4, 8, 1, 1), True),
+        (nn.Conv2d(4, 8, 1, 2), False),
+    ],
+)
+def test_narrow_strided_shortcuts_are_kept_from_the_layout_that_torch_fails_in(layer: nn.Conv2d, last: bool) -> None:
+    seen: list[Tensor] = []
+    block = nn.Sequential(nn.Identity(), layer)
+    block[0].register_forward_hook(lambda module, args, output: seen.append(output))
+    SetBlockWrapper(block)(torch.randn(2, layer.in_channels, 3, 8, 6))
+    assert [one.is_contiguous(memory_format=torch.channels_last) for one in seen] == [last]
+
+
 def test_set_block_equals_frame_by_frame() -> None:
     block = BasicConv2d(3, 5, 3, 2, 1).double()
     x = random(2, 3, 4, 8, 6)

@@ -33,7 +33,8 @@ class SetBlockWrapper(nn.Module):
         if folded.ndim != 4 or folded.device.type != "cpu" or _has_training_batch_norm(self.forward_block):
             y = self.forward_block(folded, *args, **kwargs)
         else:
-            portions = _channels_last(folded).split(FRAMES_AT_ONCE)
+            laid = folded.contiguous() if _has_narrow_shortcut(self.forward_block) else _channels_last(folded)
+            portions = laid.split(FRAMES_AT_ONCE)
             y = torch.cat([self.forward_block(portion, *args, **kwargs) for portion in portions])
         return y.unflatten(0, (n, s)).transpose(1, 2)
 
@@ -49,6 +50,16 @@ def _channels_last(x: Tensor) -> Tensor:
     if x.shape[1] == 1:  # both layouts at once: only the stride says which one a convolution takes
         return x.squeeze(1).contiguous().unsqueeze(-1).permute(0, 3, 1, 2)
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def _has_narrow_shortcut(block: Callable[..., Tensor]) -> bool:
+    """A 1x1 convolution of stride 2 and fewer than 8 channels.
+
+    Its backward pass in channels last writes beyond its memory on CPUs with AVX2 (seen with torch 2.14).
+    """
+    modules = block.modules() if isinstance(block, nn.Module) else ()
+    convolutions = [module for module in modules if isinstance(module, nn.Conv2d)]
+    return any(one.in_channels < 8 and one.kernel_size == (1, 1) and one.stride != (1, 1) for one in convolutions)
 
 
 def _has_training_batch_norm(block: Callable[..., Tensor]) -> bool:
