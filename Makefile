@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PYTHONDONTWRITEBYTECODE ?= 1
 
-.PHONY: install demo test lint types pytest test-full test-faults gpu-check audit clean
+.PHONY: install demo test lint types pytest test-full test-faults gpu-check audit families clean
 
 install: $(INSTALLED)
 
@@ -44,6 +44,9 @@ gpu-check:
 
 audit: $(INSTALLED)
 	$(BIN)/python benchmarks/walkers_audit.py
+
+families: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/families.py
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
