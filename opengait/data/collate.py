@@ -94,7 +94,7 @@ class BatchReader:
                     f"{list(array.shape[1:])} and dtype {array.dtype}, others in the batch "
                     f"({self.dataset.name(int(indices[0]))}) have {list(first.shape[1:])} and {first.dtype}"
                 )
-            joined[start : start + len(frames)] = array[frames]
+            joined[start : start + len(frames)] = array.take(frames, axis=0)
             start += len(frames)
         shape = (1, total) if packed else (len(opened), len(chosen[0]))
         return torch.from_numpy(joined).reshape(*shape, *first.shape[1:])

@@ -149,7 +149,7 @@ class GaitDataset(Dataset):
 
     def read(self, index: int, frames: np.ndarray | None = None) -> list[np.ndarray]:
         """One array a modality in its raw dtype, all frames or those of the given indices; the caller's own copy."""
-        return [np.array(array) if frames is None else array[frames] for array in self.open(index)]
+        return [np.array(array) if frames is None else array.take(frames, axis=0) for array in self.open(index)]
 
     def fingerprint(self) -> dict[str, Any]:
         """Counts, and a digest of the sequences and their lengths; the same for any way of storing them."""

@@ -163,6 +163,10 @@ class _Noted(np.ndarray):
         self.asked.append(key)
         return np.asarray(self)[key]
 
+    def take(self, indices: Any, axis: Any = None, **options: Any) -> Any:
+        self.asked.append(indices)
+        return np.asarray(self).take(indices, axis, **options)
+
 
 def test_thirty_frames_of_a_sequence_are_thirty_frames(make_tree: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a batch asks of the mapped file is a sequence's place, and of that the frames chosen."""
