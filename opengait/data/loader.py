@@ -9,7 +9,9 @@ from __future__ import annotations
 import inspect
 import itertools
 import logging
+import os
 import signal
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -230,6 +232,18 @@ def _as_is(item: Any) -> Any:
 def _start_worker(_: int) -> None:
     # Ctrl-C reaches the whole process group; the main process finishes its iteration and ends the workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # So does SIGTERM where torchrun or a batch system ends a run. A worker that died of it would take the iteration, and
+    # the checkpoint after it, along.
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_for_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_for_parent(parent: int) -> None:
+    """Ends this process at the SIGTERM of its parent; that of others is for the parent to act on."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        continue
+    os._exit(0)
 
 
 def _build_sampler(sampler_cfg: Mapping[str, Any], offered: Mapping[str, Any], **given: Any) -> Any:

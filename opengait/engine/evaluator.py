@@ -36,10 +36,8 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
-class TestStopped(Exception):
+class StoppedTest(Exception):
     """A test that was left because a process was given a signal, of which `number` is the number."""
-
-    __test__ = False  # for pytest
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by signal {number}")
@@ -139,12 +137,12 @@ class Evaluator:
 
         Raises:
             ValueError: embeddings that are not finite (naming sequences), or a protocol the data does not fit.
-            TestStopped: a process was asked to stop before its last batch.
+            StoppedTest: a process was asked to stop before its last batch.
         """
         share = self._embedded(model, embed_share)
         stop = max(number for (number,) in gather_counts([self.requested_stop()]))
         if stop:
-            raise TestStopped(stop)
+            raise StoppedTest(stop)
         evaluation = self._judge(share)
         on_main(lambda: self._tell(evaluation, iteration))
         self.evaluation = evaluation if is_main() else None

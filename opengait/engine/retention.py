@@ -15,7 +15,7 @@ from opengait.registry import nearest
 logger = logging.getLogger(__name__)
 
 
-class TestedCheckpoints:
+class CheckpointTests:
     """`checkpoints/<save_name>-tests.json`: iteration -> figures of the test in training, and the digest of the file.
 
     The digest tells a checkpoint that was tested from one that a later run wrote under the same name.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opengait.engine.checkpoint import checkpoint_name, save_checkpoint
+from opengait.engine.checkpoint import CheckpointError, checkpoint_name, save_checkpoint
 from opengait.engine.checkpoint_files import remove_unfinished
-from opengait.engine.distributed import is_main, on_main
+from opengait.engine.distributed import on_main
 from opengait.engine.hooks.base import Hook
-from opengait.engine.retention import TestedCheckpoints, check_figure, prune_checkpoints
+from opengait.engine.retention import CheckpointTests, check_figure, prune_checkpoints
 from opengait.evaluation.protocol import find_protocol
 
 if TYPE_CHECKING:
@@ -39,10 +41,7 @@ class CheckpointHook(Hook):
     def start(self, trainer: Trainer) -> None:
         if self.keep_best is not None:
             check_figure(self.keep_best, _tags(trainer))
-        if is_main():
-            remove_unfinished(trainer.folder / "checkpoints")
-            for folder in (trainer.folder, trainer.folder / "results"):
-                remove_unfinished(folder, shared=True)
+        on_main(lambda: _prepare(trainer.folder))
 
     def after_step(self, trainer: Trainer, step: Step) -> None:
         due = step.counted and (trainer.iteration % self.save_iter == 0 or trainer.iteration >= trainer.total_iter)
@@ -77,8 +76,22 @@ class CheckpointHook(Hook):
         prune_checkpoints(trainer.folder / "checkpoints", trainer.save_name, self.keep_last, self.keep_every, best)
 
 
-def _tested(trainer: Trainer) -> TestedCheckpoints:
-    return TestedCheckpoints(trainer.folder / "checkpoints", trainer.save_name)
+def _prepare(folder: Path) -> None:
+    """Finds out now, not at the first checkpoint, that none can be written; removes what killed writers left."""
+    checkpoints = folder / "checkpoints"
+    try:
+        checkpoints.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=checkpoints) as probe:
+            probe.write(b"0")
+    except OSError as error:
+        raise CheckpointError(f"{checkpoints}: no checkpoint can be written here: {error}") from error
+    remove_unfinished(checkpoints)
+    for place in (folder, folder / "results"):
+        remove_unfinished(place, shared=True)
+
+
+def _tested(trainer: Trainer) -> CheckpointTests:
+    return CheckpointTests(trainer.folder / "checkpoints", trainer.save_name)
 
 
 def _tags(trainer: Trainer) -> list[str]:

@@ -8,10 +8,10 @@ import time
 from typing import TYPE_CHECKING
 
 from opengait.engine.distributed import broadcast_text, is_main
-from opengait.engine.evaluator import Evaluator, TestStopped
+from opengait.engine.evaluator import Evaluator, StoppedTest
 from opengait.engine.hooks.base import Hook
 from opengait.engine.preflight import check_testing
-from opengait.engine.retention import TestedCheckpoints
+from opengait.engine.retention import CheckpointTests
 from opengait.engine.sync_batchnorm import fix_batchnorm
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class EvaluationHook(Hook):
         logger.info("testing at iteration %d", trainer.iteration)
         try:
             trainer.figures = evaluator.run(trainer.model, trainer.iteration)
-        except TestStopped as stopped:
+        except StoppedTest as stopped:
             trainer.stop_signal = stopped.number
             name = signal.Signals(stopped.number).name
             logger.info("%s: left the test at iteration %d; --resume auto begins with it", name, trainer.iteration)
@@ -71,5 +71,5 @@ class EvaluationHook(Hook):
 
 def _is_tested(trainer: Trainer) -> bool:
     """Whether the checkpoint that the run goes on from was tested; the main process's answer on all."""
-    tested = is_main() and TestedCheckpoints(trainer.folder / "checkpoints", trainer.save_name).holds(trainer.iteration)
+    tested = is_main() and CheckpointTests(trainer.folder / "checkpoints", trainer.save_name).holds(trainer.iteration)
     return bool(broadcast_text("tested" if tested else "").strip())
