@@ -130,6 +130,8 @@ class TrainerSection(Section):
     """Overrides enable_float16."""
     compile: bool = False
     """Run the network through torch.compile."""
+    accumulate: Positive = 1
+    """Parts in which a batch goes through the network, with the gradient of the whole; needs frozen batch norm."""
     sync_BN: bool = False
     """Batch norm over all processes."""
     fix_BN: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 import torch
@@ -42,6 +43,36 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.types)
+
+    @property
+    def total_frames(self) -> int:
+        """Frames of all its sequences together."""
+        return self.frames[0].shape[0] * self.frames[0].shape[1]
+
+    def split(self, number: int) -> list[Batch]:
+        """So many batches of neighbouring sequences, views of this one; fewer where it has fewer sequences."""
+        number = min(number, len(self))
+        borders = [len(self) * part // number for part in range(number + 1)]
+        return [self._part(start, stop) for start, stop in itertools.pairwise(borders)]
+
+    def _part(self, start: int, stop: int) -> Batch:
+        rows = slice(start, stop)
+        if self.lengths is None:
+            frames = [one[rows] for one in self.frames]
+        else:
+            ends = self.lengths[0].cumsum(0).tolist()
+            first, last = ends[start - 1] if start else 0, ends[stop - 1]
+            frames = [one[:, first:last] for one in self.frames]
+        return replace(
+            self,
+            frames=frames,
+            labels=self.labels[rows],
+            types=self.types[rows],
+            views=self.views[rows],
+            lengths=None if self.lengths is None else self.lengths[:, rows],
+            indices=self.indices[rows],
+            positions=self.positions[rows],
+        )
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> Batch:
         """Frames and labels on the device. The rest stays on the host, where it is used for index arithmetic: reading

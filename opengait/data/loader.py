@@ -25,6 +25,7 @@ from opengait.data.collate import BatchReader
 from opengait.data.dataset import GaitDataset
 from opengait.data.errors import DataError
 from opengait.data.frames import FrameChoice
+from opengait.data.memory import is_out_of_memory
 from opengait.data.randomness import generator
 from opengait.data.samplers import InferenceSampler
 from opengait.data.transforms import Transforms
@@ -127,7 +128,7 @@ def test_loader(
     )
     jobs = [(0, batch, batch) for batch in sampler.share(rank, world_size)]
     reader = BatchReader(dataset, choice, seed, purpose, packed=None, transforms=transforms)
-    return BatchLoader(reader, jobs, num_workers, pin_memory)
+    return BatchLoader(reader, jobs, num_workers, pin_memory, divisible=True)
 
 
 class BatchLoader:
@@ -136,12 +137,19 @@ class BatchLoader:
     Workers stay alive from one full pass to the next. They end with `close`, with a pass that is left early, and with
     an error; a later pass starts new ones.
 
+    Args:
+        divisible: a batch for which there is no memory may come as smaller ones.
+
     Raises:
         DataError: on iteration, where a data file cannot be used; the same whether or not a worker found it.
+        MemoryError: on iteration, where there is no memory for a batch.
     """
 
-    def __init__(self, reader: BatchReader, jobs: Iterable[Job], num_workers: int, pin_memory: bool) -> None:
+    def __init__(
+        self, reader: BatchReader, jobs: Iterable[Job], num_workers: int, pin_memory: bool, divisible: bool = False
+    ) -> None:
         self._reader = reader
+        self._divisible = divisible
         self._jobs = jobs
         self._num_workers = num_workers
         self._pin_memory = pin_memory and torch.cuda.is_available()
@@ -159,10 +167,39 @@ class BatchLoader:
             for item in self._loader:
                 if isinstance(item, _Failure):
                     raise DataError(item.message)
-                yield item
+                if isinstance(item, _TooLarge):
+                    yield from self._in_halves(item.job)
+                else:
+                    yield item
         except BaseException:
             self.close()
             raise
+
+    def _in_halves(self, job: Job) -> Iterator[Batch]:
+        """A batch for which there was no memory, as smaller ones; a test does not care which sequences stand together.
+
+        Raises:
+            MemoryError: a training batch.
+            DataError: a single sequence.
+        """
+        iteration, positions, indices = job
+        if not self._divisible:
+            raise MemoryError(f"no memory to read a batch of {len(indices)} sequences")
+        if len(indices) == 1:
+            name = self._reader.dataset.name(int(indices[0]))
+            raise DataError(f"sequence {name} does not fit into memory; sampler.frames_all_limit would cut it")
+        log.warning("no memory to read a batch of %d sequences: reading it in halves", len(indices))
+        middle = len(indices) // 2
+        for rows in (slice(middle), slice(middle, None)):
+            half = (iteration, positions[rows], indices[rows])
+            try:
+                part = self._reader.read(*half)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                yield from self._in_halves(half)
+            else:
+                yield part
 
     def close(self) -> None:
         """Ends the workers now, rather than whenever the garbage collector comes by."""
@@ -212,17 +249,28 @@ class _Failure:
     message: str
 
 
+@dataclass
+class _TooLarge:
+    """A job for which there was no memory."""
+
+    job: Job
+
+
 class _Jobs(Dataset):
     """Lets torch's loader hand a whole batch to a worker as if it were one item."""
 
     def __init__(self, reader: BatchReader) -> None:
         self.reader = reader
 
-    def __getitem__(self, job: Job) -> Batch | _Failure:
+    def __getitem__(self, job: Job) -> Batch | _Failure | _TooLarge:
         try:
             return self.reader.read(*job)
         except DataError as error:
             return _Failure(str(error))
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return _TooLarge(job)
 
 
 def _as_is(item: Any) -> Any:

@@ -22,6 +22,7 @@ from opengait.engine.distributed import gather_counts, is_main, on_main, rank, w
 from opengait.engine.exchange import exchange
 from opengait.engine.inference import Reduce, Share, default_frames_per_batch, embed, embed_share
 from opengait.engine.logs import show_table
+from opengait.engine.memory import FrameBudget
 from opengait.engine.precision import Precision, precision_name
 from opengait.evaluation.memory import DEFAULT_MEMORY, parse_memory
 from opengait.evaluation.protocol import find_protocol
@@ -84,6 +85,7 @@ class Evaluator:
         self.trained_on: Collection[str] | None = None
         self.requested_stop: Callable[[], int] = lambda: 0
         self._loader: BatchLoader | None = None
+        self._budget = FrameBudget(self.dataset.name)
 
     def embed(self, model: nn.Module) -> dict[str, np.ndarray] | None:
         """Features by sequence index, on the main process."""
@@ -112,6 +114,7 @@ class Evaluator:
                 device=self.device,
                 precision=self.precision,
                 reduce=self._reduce(),
+                budget=self._budget,
             )
         finally:
             self._loader.close()

@@ -11,7 +11,9 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from opengait.data.batch import Batch
 from opengait.engine.distributed import collect_rows, gather_counts, is_main
+from opengait.engine.memory import FrameBudget
 from opengait.engine.precision import Precision
 
 _GIB = 1 << 30
@@ -44,6 +46,7 @@ def embed(
     precision: Precision | None = None,
     progress: bool = True,
     reduce: Reduce | None = None,
+    budget: FrameBudget | None = None,
 ) -> dict[str, np.ndarray] | None:
     """As `embed_share`; the main process gets all results.
 
@@ -54,7 +57,15 @@ def embed(
         ValueError: a sequence is missing or comes twice, or a tensor has not a row for each sequence.
     """
     share = embed_share(
-        model, loader, transforms, total, device=device, precision=precision, progress=progress, reduce=reduce
+        model,
+        loader,
+        transforms,
+        total,
+        device=device,
+        precision=precision,
+        progress=progress,
+        reduce=reduce,
+        budget=budget,
     )
     return _collect(share, total)
 
@@ -70,6 +81,7 @@ def embed_share(
     precision: Precision | None = None,
     progress: bool = True,
     reduce: Reduce | None = None,
+    budget: FrameBudget | None = None,
 ) -> Share:
     """Runs a test loader's batches of this process through the network.
 
@@ -81,6 +93,7 @@ def embed_share(
         progress: show a bar, where the console is a terminal.
         reduce: makes rows of sequences out of a batch's `inference_feat` that has a row a frame, given the sequences'
             numbers of frames. Every batch is reduced as it comes: images of a whole test set fit no memory.
+        budget: kept by the caller for further tests, so that they begin with batches that fit.
 
     Returns:
         'embeddings' -> float32 [n, c, p] of this process's n sequences (all tensors of `inference_feat` where it has no
@@ -88,19 +101,25 @@ def embed_share(
 
     Raises:
         ValueError: a tensor has not a row for each sequence, or there are more sequences than `total`.
+        OutOfMemoryError: a single sequence does not fit the device.
     """
-    precision = precision or Precision("fp32", device)
+    precision, budget = precision or Precision("fp32", device), budget or FrameBudget()
+
+    def rows_of(part: Batch) -> dict[str, torch.Tensor]:
+        inputs = model.prepare_inputs(part.to(device), transforms)  # type: ignore[operator]
+        with precision.autocast():
+            features = model(inputs)["inference_feat"]
+        return _rows(features, part, reduce)
+
     was_training = model.training
     model.eval()
     tables = _Tables(total)
     quiet = not (progress and is_main() and sys.stderr.isatty())
     with tqdm(total=total, desc="Embedding", unit="seq", disable=quiet) as bar:
         for batch in loader:
-            inputs = model.prepare_inputs(batch.to(device), transforms)  # type: ignore[operator]
-            with precision.autocast():
-                features = model(inputs)["inference_feat"]
-            tables.add(_rows(features, batch, reduce), batch.indices.cpu().numpy())
-            bar.update(len(batch.indices))
+            for part, rows in budget.apply(batch, rows_of):
+                tables.add(rows, part.indices.cpu().numpy())
+                bar.update(len(part))
     model.train(was_training)
     return tables.share()
 
@@ -131,7 +150,7 @@ class _Tables:
         return Share({name: table[: self._filled] for name, table in self._features.items()}, indices)
 
 
-def _rows(features: Mapping[str, torch.Tensor], batch: Any, reduce: Reduce | None) -> dict[str, torch.Tensor]:
+def _rows(features: Mapping[str, torch.Tensor], batch: Batch, reduce: Reduce | None) -> dict[str, torch.Tensor]:
     """What is kept of a batch, on the CPU: a row for each of its sequences."""
     if reduce is not None:
         frames = [batch.frames[0].shape[1]] * len(batch) if batch.lengths is None else batch.lengths[0].tolist()

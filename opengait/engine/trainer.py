@@ -18,6 +18,7 @@ from opengait.data.dataset import GaitDataset
 from opengait.data.loader import train_loader
 from opengait.data.transforms import build_transforms
 from opengait.engine import hooks
+from opengait.engine.accumulation import Accumulation, check_accumulation, no_targets
 from opengait.engine.checkpoint import FORMAT
 from opengait.engine.class_shards import ClassShards, check_elementwise
 from opengait.engine.distributed import (
@@ -29,6 +30,7 @@ from opengait.engine.distributed import (
     world_size,
     wrap_network,
 )
+from opengait.engine.memory import training_advice
 from opengait.engine.optimizer import build_optimizer, build_scheduler
 from opengait.engine.precision import Precision, precision_name
 from opengait.engine.preflight import check_training
@@ -155,6 +157,7 @@ class Trainer:
             self.hooks.append(hooks.EvaluationHook(cfg["save_iter"]))
         self.frames = None if self.model.transforms_itself else network_frames(self.dataset, self.transforms)
         restore(self, resume)
+        self.accumulation: Accumulation | None = None
         self.network = self._distribute()
 
     def fit(self) -> TrainResult:
@@ -164,9 +167,10 @@ class Trainer:
             batches = self.batches()
             while self.iteration < self.total_iter and not self.stop_signal:
                 began = time.monotonic()
-                batch = next(batches)
-                waited = time.monotonic() - began
-                step = self.train_step(batch)
+                with training_advice(self.cfg, self.device, lambda: self.iteration):
+                    batch = next(batches)
+                    waited = time.monotonic() - began
+                    step = self.train_step(batch)
                 step.data_seconds = waited
                 self.call("after_step", step)
         finally:
@@ -180,12 +184,8 @@ class Trainer:
         self.model.iteration = self.iteration
         self.model.before_iteration(self.optimizer)
         self._remember_buffers()
-        inputs = self.model.prepare_inputs(batch.to(self.device), self.transforms)
-        with self.precision.autocast():
-            output = self.network(inputs)
-        loss, info = self.losses(output["training_feat"])
         self.optimizer.zero_grad(set_to_none=True)
-        self.precision.backward(loss)
+        loss, info, summary = self._gradients(batch)
         bad = self._agree(self.precision.non_finite(loss, self.optimizer))
         counted = not bad and self.precision.step(self.optimizer)
         if counted:
@@ -193,9 +193,22 @@ class Trainer:
             self.scheduler.step()
         elif bad:
             self._put_back_buffers()
-        summary = output.get("visual_summary") or {}
         info = {**info, **{key: value.detach() for key, value in summary.items() if key.startswith("scalar/")}}
         return Step(batch, loss.detach(), info, summary, bad, counted)
+
+    def _gradients(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """The gradients of a batch, in the parameters; its loss, and what losses and network have to show."""
+        if self.accumulation is not None:
+            return self.accumulation(batch, self.network)
+        output = self._forward(batch)
+        loss, info = self.losses(output["training_feat"])
+        self.precision.backward(loss)
+        return loss, info, output.get("visual_summary") or {}
+
+    def _forward(self, batch: Batch) -> Mapping[str, Any]:
+        inputs = self.model.prepare_inputs(batch.to(self.device), self.transforms)
+        with self.precision.autocast():
+            return self.network(inputs)
 
     def batches(self) -> Iterator[Batch]:
         """This process's batches from the next draw on, without end; all of the same number of sequences."""
@@ -261,6 +274,12 @@ class Trainer:
             self.model = convert_sync_batchnorm(self.model)
         if self.cfg.get("fix_BN"):
             fix_batchnorm(self.model)
+        if self.cfg.get("accumulate", 1) > 1:
+            check_accumulation(self.model, self.cfg)
+            self.model.gather_targets = no_targets
+            self.accumulation = Accumulation(
+                self.cfg["accumulate"], self.model, self._forward, self.losses, self.precision.backward
+            )
         split = unsynchronised_batchnorm(self.model)
         if split and world_size() > 1:
             logger.warning(
