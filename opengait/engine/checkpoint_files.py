@@ -86,24 +86,38 @@ def _lives(process: int) -> bool:
 
 
 class _Hashing:
-    """Passes bytes on to a file and adds them to a digest."""
+    """Passes bytes on to a file and adds them to a digest; `failure` is why the file took none."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.digest = hashlib.sha256()
+        self.failure: OSError | None = None
         self._file = file
 
     def write(self, data: bytes) -> int:
         self.digest.update(data)
-        return self._file.write(data)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.failure = error
+            raise
 
     def flush(self) -> None:
         self._file.flush()
 
 
 def write_archive(file: BinaryIO, state: Mapping[str, Any]) -> None:
-    """torch's archive of `state`, and its digest as the comment."""
+    """torch's archive of `state`, and its digest as the comment.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     hashing = _Hashing(file)
-    torch.save(dict(state), cast(BinaryIO, hashing))  # which only writes to it
+    try:
+        torch.save(dict(state), cast(BinaryIO, hashing))  # which only writes to it
+    except RuntimeError as error:
+        if hashing.failure is None:
+            raise
+        raise hashing.failure from error  # torch only says that its count of bytes is wrong
     file.seek(-2, os.SEEK_END)
     file.write(struct.pack("<H", _COMMENT) + LABEL + hashing.digest.hexdigest().encode())
 
