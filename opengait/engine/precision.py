@@ -65,6 +65,7 @@ class Precision:
 
     Attributes:
         shards: the parameters of which this process has a part, where there are such.
+        overflowed: fp16: the last step was skipped, since a scaled gradient was not finite.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Precision:
         self.clip_grad_norm = clip_grad_norm
         self.growth_skips = growth_skips
         self.shards: ClassShards | None = None
+        self.overflowed = False
         self.scaler: torch.amp.GradScaler | None = None
         if training and name == "fp16":
             self.scaler = torch.amp.GradScaler(device.type, **(scaler_options or {}))
@@ -129,6 +131,7 @@ class Precision:
         self.scaler.step(optimizer)
         self.scaler.update()
         handle.remove()
+        self.overflowed = not ran
         return bool(ran) and not (self.growth_skips and self.scaler.get_scale() != before)
 
     def _clip(self, optimizer: Optimizer) -> None:
@@ -137,6 +140,11 @@ class Precision:
             norm = self.shards.total_norm(gradients) if self.shards else torch.nn.utils.get_total_norm(gradients)
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             torch.nn.utils.clip_grads_with_norm_(parameters, self.clip_grad_norm, norm)
+
+    @property
+    def scale(self) -> float | None:
+        """What losses are multiplied by in fp16 training; None without a scaler."""
+        return None if self.scaler is None else self.scaler.get_scale()
 
     def state_dict(self) -> dict[str, Any]:
         """The scaler's state, empty without one."""

@@ -54,6 +54,7 @@ class Step:
         info, visual_summary: what the losses and the model have to show, on the device.
         bad: the loss or a gradient was not finite (on any process).
         counted: the weights were changed.
+        overflow: fp16: a gradient was too large for the scale of the loss, which is smaller from now on.
         data_seconds: time that the loop waited for the batch.
     """
 
@@ -63,6 +64,7 @@ class Step:
     visual_summary: Mapping[str, Tensor]
     bad: bool
     counted: bool
+    overflow: bool = False
     data_seconds: float = 0.0
 
 
@@ -194,7 +196,8 @@ class Trainer:
         elif bad:
             self._put_back_buffers()
         info = {**info, **{key: value.detach() for key, value in summary.items() if key.startswith("scalar/")}}
-        return Step(batch, loss.detach(), info, summary, bad, counted)
+        overflow = not bad and not counted and self.precision.overflowed
+        return Step(batch, loss.detach(), info, summary, bad, counted, overflow)
 
     def _gradients(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor], Mapping[str, Tensor]]:
         """The gradients of a batch, in the parameters; its loss, and what losses and network have to show."""

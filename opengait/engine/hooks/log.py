@@ -22,7 +22,8 @@ class LogHook(Hook):
     """Sums losses on the device, reads them every `log_iter` iterations, and hands the means to the other hooks.
 
     The line begins as the field knows it; rates, time left and skipped steps follow:
-    `Iteration 00100, Cost 12.34s, triplet_loss=0.1234, ..., learning_rate=0.1, 830.1 seq/s, data 2%, ETA 0:12:03`.
+    `Iteration 00100, Cost 12.34s, triplet_loss=0.1234, ..., learning_rate=0.1, 830.1 seq/s, data 2%,
+    3 skipped (1 not finite, 2 fp16 overflow; 5 since the start), ETA 0:12:03`.
     """
 
     def __init__(self, log_iter: int) -> None:
@@ -32,7 +33,7 @@ class LogHook(Hook):
 
     def _restart(self) -> None:
         self._since = time.monotonic()
-        self._iterations = self._sequences = self._skipped = 0
+        self._iterations = self._sequences = self._bad = self._overflows = self._others = 0
         self._waited = 0.0
 
     def start(self, trainer: Trainer) -> None:
@@ -41,7 +42,9 @@ class LogHook(Hook):
     def after_step(self, trainer: Trainer, step: Step) -> None:
         self._waited += step.data_seconds
         if not step.counted:
-            self._skipped += 1
+            self._bad += step.bad
+            self._overflows += step.overflow
+            self._others += not step.bad and not step.overflow
             return
         self.means.add(step.info)
         self._iterations += 1
@@ -58,7 +61,7 @@ class LogHook(Hook):
             "throughput/seq_per_s": self._sequences / seconds,
             "throughput/iterations_per_s": self._iterations / seconds,
             "throughput/data_wait": min(self._waited / seconds, 1.0),
-            "skipped_steps": float(self._skipped),
+            **self._skipped(trainer),
         }
         left = (trainer.total_iter - trainer.iteration) * seconds / self._iterations
         parts = [f"Iteration {trainer.iteration:05d}", f"Cost {seconds:.2f}s"]
@@ -66,12 +69,28 @@ class LogHook(Hook):
             shown = f"{value:.4g}" if name == "learning_rate" else f"{value:.4f}"
             parts.append(f"{name.replace('/', '_')}={shown}")
         parts += [f"{rates['throughput/seq_per_s']:.1f} seq/s", f"data {rates['throughput/data_wait']:.0%}"]
-        if self._skipped:
-            parts.append(f"{self._skipped} skipped")
+        if rates["skipped_steps"]:
+            parts.append(
+                f"{rates['skipped_steps']:.0f} skipped ({self._bad} not finite, {self._overflows} fp16 overflow; "
+                f"{trainer.draws - trainer.iteration} since the start)"
+            )
         parts.append(f"ETA {datetime.timedelta(seconds=round(left))}")
         logger.info(", ".join(parts))
         trainer.call("after_log", means, rates)
         self._restart()
+
+    def _skipped(self, trainer: Trainer) -> dict[str, float]:
+        """Steps of the interval that did not count, by reason; in fp16 also what losses are multiplied by."""
+        counts = {
+            "skipped_steps": self._bad + self._overflows + self._others,
+            "skipped_steps_not_finite": self._bad,
+            "skipped_steps_overflow": self._overflows,
+        }
+        scale = trainer.precision.scale
+        return {
+            **{name: float(count) for name, count in counts.items()},
+            **({} if scale is None else {"loss_scale": scale}),
+        }
 
     def after_test(self, trainer: Trainer, evaluation: Evaluation | None) -> None:
         # The time of a test is not training time.
