@@ -5,6 +5,7 @@ Processes are forked from one that has imported everything, so that a life takes
 
 from __future__ import annotations
 
+import faulthandler
 import functools
 import importlib
 import itertools
@@ -33,6 +34,9 @@ from opengait.engine import run as engine_run
 LATER = ("opengait.evaluation.runner", "torch.distributed", "torch.nn.parallel", "torchvision.utils", "rich.table")
 
 
+LIMIT_S = 400  # of a life that takes two seconds where the machine has nothing else to do
+
+
 @dataclass(frozen=True)
 class End:
     """Where a process kills itself.
@@ -42,18 +46,27 @@ class End:
         call: at which call of it, from 1.
         after: when it has returned, not before it begins.
         rank: of the process that does so.
+        number: the signal it sends itself; 0: none, it sleeps.
     """
 
     place: str
     call: int = 1
     after: bool = False
     rank: int = 0
+    number: int = signal.SIGKILL
 
     def __str__(self) -> str:
         return f"{'after' if self.after else 'before'} call {self.call} of {self.place} in rank {self.rank}"
 
+    def come(self) -> None:
+        """Now."""
+        if not self.number:
+            time.sleep(3600)
+        os.kill(os.getpid(), self.number)
 
-def _kill_at(end: End) -> None:
+
+def end_at(end: End) -> None:
+    """Has this process come to its end there."""
     module, _, name = end.place.partition(":")
     *owners, last = name.split(".")
     owner = functools.reduce(getattr, owners, importlib.import_module(module))
@@ -64,10 +77,10 @@ def _kill_at(end: End) -> None:
     def wrapped(*arguments: Any, **options: Any) -> Any:
         due = next(calls) == end.call
         if due and not end.after:
-            os.kill(os.getpid(), signal.SIGKILL)
+            end.come()
         result = original(*arguments, **options)
         if due:
-            os.kill(os.getpid(), signal.SIGKILL)
+            end.come()
         return result
 
     setattr(owner, last, wrapped)
@@ -81,8 +94,9 @@ def train(config: str, output: str, resume: str, environment: dict[str, str], en
     os.environ.update(environment)
     multiprocessing.set_start_method("fork", force=True)  # of loader workers, as in a run of its own
     torch.set_num_threads(1)
+    faulthandler.dump_traceback_later(LIMIT_S - 10, exit=False)  # says where, should a life hang
     if end is not None and end.rank == int(environment.get("RANK", 0)):
-        _kill_at(end)
+        end_at(end)
     result = engine_run.train(load_config(config), resume=resume, device="cpu", output=output, log_to_file=True)
     sys.exit(128 + result.stop_signal if result.stop_signal else 0)
 
@@ -126,7 +140,7 @@ class Run:
         Where one process fails, the others are killed, as a launcher does.
         """
         started = self.start(resume=resume, end=end)
-        deadline = time.monotonic() + (120 if killed_after is None else killed_after)
+        deadline = time.monotonic() + (LIMIT_S if killed_after is None else killed_after)
         while any(process.exitcode is None for process in started):
             failed = any(process.exitcode for process in started)
             if failed or time.monotonic() > deadline:
@@ -139,5 +153,5 @@ class Run:
         statuses = [process.exitcode for process in started]
         assert None not in statuses, f"a process outlives SIGKILL: {statuses}"
         if killed_after is None and time.monotonic() > deadline:
-            raise AssertionError(f"a life took more than two minutes\n{self.printed.read_text()}")
+            raise AssertionError(f"a life took more than {LIMIT_S} s\n{self.printed.read_text()}")
         return [int(status or 0) for status in statuses]

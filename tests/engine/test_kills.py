@@ -48,7 +48,8 @@ PLACES = [
     End("torch.optim:Adam.step", 5),
     End("torch.optim:Adam.step", 5, after=True),
 ]
-OTHERS = [  # of the second of two processes
+OTHERS = [  # of two processes: the first at some of these places, the second at some of its own
+    *PLACES[::4],
     End("torch.optim:Adam.step", 4, rank=1),
     End(f"{TESTING}Evaluator._judge", rank=1),
     End("opengait.data.collate:BatchReader.read", 2, rank=1),
@@ -142,13 +143,13 @@ def test_killed_at_every_place_and_resumed_nothing_is_lost(runs: Runs, end: End,
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("end", [*PLACES, *OTHERS], ids=str)
+@pytest.mark.parametrize("end", OTHERS, ids=str)
 def test_killed_at_every_place_two_processes_resumed_nothing_is_lost(runs: Runs, end: End, tmp_path: Path) -> None:
     cut_and_resume(runs, end, tmp_path, processes=2)
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(("processes", "workers"), [(1, 0), (1, 1), (2, 0), (2, 1)])
 def test_killed_at_random_moments_and_resumed_nothing_is_lost(
     runs: Runs, processes: int, workers: int, seed: int, tmp_path: Path
