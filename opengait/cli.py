@@ -137,6 +137,45 @@ def check(
 
 
 @app.command()
+def bench(
+    config: Annotated[
+        str | None, typer.Argument(metavar="[CONFIG]", help="Experiment YAML; default the demo's network.")
+    ] = None,
+    overrides: Overrides = None,
+    plugin: Plugins = None,
+    iterations: Annotated[int, typer.Option(help="Measured ones; figures are their medians.")] = 10,
+    models: Annotated[bool, typer.Option("--models", help="Frames a second of every network instead.")] = False,
+    write: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures here.")] = None,
+    device: Device = "auto",
+) -> None:
+    """Measure where an iteration's time goes on this machine; on generated walkers where a config names no data."""
+    import json
+
+    from rich.console import Console
+
+    from opengait.config import load_config
+    from opengait.engine import bench as benching
+    from opengait.engine.bench import report
+
+    console = Console()
+    if models:
+        if config or overrides or plugin:
+            raise ValueError("--models measures the recipes that come along; it takes no CONFIG, --set or --plugin")
+        speeds = list(benching.bench_models(device=device, iterations=iterations))
+        console.print(report.speeds_table(speeds))
+        figures: object = [vars(speed) for speed in speeds]
+    else:
+        settings = load_config(config or benching.DEMO, overrides or (), plugin or ())
+        found = benching.bench(settings, generated=None if config else True, device=device, iterations=iterations)
+        console.print(report.parts_table(found))
+        for line in report.lines(found):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        figures = found.to_dict()
+    if write is not None:
+        write.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+@app.command()
 def synthesize(
     out: Annotated[Path, typer.Option(help="Folder of the data set; made if absent.")],
     subjects: Annotated[int | None, typer.Option(help="How many; with --motion by default all of the file.")] = None,

@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from opengait.data.transforms import build_transforms
+from opengait.engine.bench.data import PARSING_BESIDE_SMPL, files_before, frame_size, modalities_of, resized
 from opengait.synthetic import synthesize
 
 KINDS, VIEWS = ("nm-01", "nm-05", "bg-01", "cl-01"), ("000", "090")
 SUBJECTS = 4
 FRAMES = (5, 6)
-PARSING_BESIDE_SMPL = ("parsing", "silhouettes", "smpl")
 MOST_CLASSES, NARROWER = 32, 8
 WIDTHS = {"channels", "in_channels", "out_channels", "lateral_dim", "hidden_dim", "layers_cfg"}
 
@@ -50,37 +49,6 @@ DATA_SETS = {
     ),
     "SUSTech1K": Names(("00-nm", "01-nm", "01-cl", "02-bg"), ("0000", "0001"), ("0002", "0003")),
 }  # fmt: skip
-
-
-def modalities_of(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Which set of modalities a config trains on."""
-    data_cfg = config["data_cfg"]
-    if data_cfg["dataset_name"] == "CASIA-B*":
-        return ("casiab*",)
-    if data_cfg["dataset_name"] == "GaitLU-1M":
-        return ("unlabelled",)
-    # A mask such as [true, false] uses one file, a list of places such as [0, 1] two.
-    used = data_cfg.get("data_in_use") or [0]
-    count = sum(used) if all(isinstance(one, bool) for one in used) else len(used)
-    if data_cfg["dataset_name"].endswith("-Parsing"):
-        return PARSING_BESIDE_SMPL if count == 2 else ("parsing",)
-    return ("silhouettes", "smpl") if count == 2 else ("silhouettes",)
-
-
-def frame_size(config: Mapping[str, Any], section: str) -> tuple[int, int]:
-    """Size of silhouettes on disk, so that a section's transform leaves them 44 (or 88) wide."""
-    tall = 128 if config["model_cfg"]["model"] == "GLN" or config["data_cfg"]["dataset_name"] == "HID2022" else 64
-    transform = build_transforms(config[section]["transform"]).transforms[0]
-    for width in (tall, tall * 44 // 64):
-        if transform.output_size(tall, width)[1] == tall * 44 // 64:
-            return tall, width
-    raise ValueError(f"{section}.transform leaves neither {tall} nor {tall * 44 // 64} columns {tall * 44 // 64} wide")
-
-
-def files_before(config: Mapping[str, Any]) -> int:
-    """Files of a sequence that come before the one that a config uses."""
-    used = config["data_cfg"].get("data_in_use") or [0]
-    return int(used[0]) if len(used) == 1 and not isinstance(used[0], bool) else 0
 
 
 def narrow(tree: Any, key: str = "") -> Any:
@@ -149,7 +117,7 @@ class GeneratedData:
                 folder.mkdir(parents=True)
                 for file in (file for source in sources for file in (source / walk).iterdir()):
                     array = pickle.loads(file.read_bytes())
-                    array = array if size is None else _resized(array, *size)
+                    array = array if size is None else resized(array, *size)
                     for place in range(before):
                         (folder / f"{place:02d}-other.pkl").write_bytes(pickle.dumps(np.zeros(len(array))))
                     (folder / (f"{before:02d}-{file.name}" if before else file.name)).write_bytes(pickle.dumps(array))
@@ -164,11 +132,3 @@ class GeneratedData:
 
 def _entries(folder: Path) -> dict[str, Any]:
     return {"dataset_root": str(folder), "dataset_partition": str(folder / "partition.json"), "num_workers": 0}
-
-
-def _resized(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """[s, 64, 64] repeated to the height, side columns cut off to the width."""
-    times = height // frames.shape[1]
-    frames = frames.repeat(times, 1).repeat(times, 2)
-    side = (frames.shape[2] - width) // 2
-    return np.ascontiguousarray(frames[:, :, side : side + width])

@@ -169,6 +169,18 @@ def test_demo(opengait, monkeypatch):
     assert report["rank1"]["chance"] == {"NM": 50.0, "BG": 50.0, "CL": 50.0}
 
 
+def test_bench(opengait, experiment):
+    shown = opengait("bench", experiment, "--iterations", "1", "--device", "cpu", "--json", "bench.json")
+    assert shown.status == 0, shown.err
+    for name in ("read", "collate", "copy", "transform", "forward", "loss", "backward", "optimiser", "slowest: "):
+        assert name in shown.out
+    assert "generated walkers" not in shown.out
+    assert json.loads(Path("bench.json").read_text())["sequences"] == 4
+    refused = opengait("bench", experiment, "--models")
+    assert refused.status == 2
+    assert "takes no CONFIG" in refused.err
+
+
 def test_check_tells_everything_it_found(opengait, experiment):
     found = opengait(
         "check", experiment, "--set", "evaluator_cfg.restore_hint=3", "--set", "trainer_cfg.restore_hint=1"
@@ -234,6 +246,7 @@ def test_wrong_overrides(opengait, experiment, override, words):
         (["synthesize", "--out", "w", "--subjects", "2", "--type", "nm-1"], ["did you mean 'nm-01'?"]),
         (["synthesize", "--out", "w", "--subjects", "2", "--motion", "walks.npz"], ["walks.npz"]),
         (["demo", "--test-subjects", "-1"], ["-1"]),
+        (["bench", "--iterations", "0"], ["iterations 0", "at least 1"]),
     ],
     ids=" ".join,
 )
@@ -302,6 +315,6 @@ def test_a_run_ended_by_a_signal_has_its_status(opengait, experiment, monkeypatc
 def test_help_names_every_verb(opengait):
     shown = opengait("--help")
     assert shown.status == 0
-    for verb in ("train", "test", "check", "synthesize", "synthesize-raw", "prepare", "demo"):
+    for verb in ("train", "test", "check", "bench", "synthesize", "synthesize-raw", "prepare", "demo"):
         assert verb in shown.out
         assert opengait(verb, "--help").status == 0

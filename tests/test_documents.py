@@ -58,6 +58,7 @@ SMALL_ARGUMENTS = {
     "opengait pack": "--workers 1",
     "opengait train": f"{TINY_RUN} --device cpu",
     "opengait test": f"{TINY_RUN} --device cpu",
+    "opengait bench": f"{TINY_RUN} --device cpu --iterations 1",
     "opengait checkpoint": "",
     "opengait demo": "--train-subjects 2 --test-subjects 2 --iterations 1 --device cpu",
     "torchrun --nproc_per_node=2 opengait/main.py": f"{TINY_RUN} --device cpu",
