@@ -280,8 +280,8 @@ def _as_is(item: Any) -> Any:
 def _start_worker(_: int) -> None:
     # Ctrl-C reaches the whole process group; the main process finishes its iteration and ends the workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # So does SIGTERM where torchrun or a batch system ends a run. A worker that died of it would take the iteration, and
-    # the checkpoint after it, along.
+    # So does SIGTERM where torchrun or a batch system ends a run. A worker that died of it would take the iteration,
+    # and the checkpoint after it, along.
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_for_parent, args=(os.getppid(),), daemon=True).start()
