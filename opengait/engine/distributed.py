@@ -21,7 +21,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from opengait.engine.meeting import meet
+from opengait.engine.roll_call import RollCall
+
 logger = logging.getLogger(__name__)
+
+NCCL_GRACE_S = 60.0
 
 
 def is_distributed() -> bool:
@@ -81,7 +86,7 @@ def choose_device(device: str = "auto") -> torch.device:
 
 
 @contextlib.contextmanager
-def init_from_environment(device: torch.device, timeout: float = 1800.0) -> Iterator[None]:
+def init_from_environment(device: torch.device, timeout: float = 1800.0) -> Iterator[RollCall | None]:
     """Process group of the launcher's processes for the time of a `with` block.
 
     Nothing is made for a single process, or where a group exists already (which is then left as it is).
@@ -89,21 +94,38 @@ def init_from_environment(device: torch.device, timeout: float = 1800.0) -> Iter
     Args:
         device: this process's device.
         timeout: seconds after which a collective that other processes do not join is an error.
+
+    Yields:
+        What finds out who is missing; None where no group was made.
+
+    Raises:
+        MissingProcessError: not all processes started; the message names those.
+        LostProcessError: a collective failed; the message names the processes that did not take part.
     """
     if is_distributed() or int(os.environ.get("WORLD_SIZE", 1)) == 1:
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        yield
+        yield None
         return
     backend = "gloo"
     if device.type == "cuda":
         torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout))
+    # NCCL ends a process by itself, without a word about the others: the roll call comes before that.
+    patience = datetime.timedelta(seconds=timeout if backend == "gloo" else timeout + NCCL_GRACE_S)
+    store, own, processes = meet(timeout)
+    dist.init_process_group(backend, store=store, rank=own, world_size=processes, timeout=patience)
     logger.info("%d processes, back end %s, rank 0 on %s", world_size(), backend, socket.gethostname())
+    roll_call = RollCall(store, own, processes, timeout)
     try:
-        yield
+        yield roll_call
+    except Exception as error:
+        lost = roll_call.explain(error)
+        if lost is not None:
+            raise lost from error
+        raise
     finally:
+        roll_call.close()
         dist.destroy_process_group()
 
 

@@ -47,13 +47,20 @@ def train(
         ValueError: what is wrong with config, data or checkpoint, before the first iteration; another run writes to
             the same folder.
         NonFiniteError: more than `max_bad_steps` steps in a row were not finite.
+        LostProcessError: another process of the run died or hangs; the message names it.
     """
     load_plugins(config.get("plugins") or ())
     folder = run_folder(config, "trainer_cfg", output)
     chosen = choose_device(device)
     timeout = config["trainer_cfg"].get("dist_timeout_s", 1800)
-    with logging_to(folder, log_to_file=log_to_file), init_from_environment(chosen, timeout), locked(folder):
+    with (
+        logging_to(folder, log_to_file=log_to_file),
+        init_from_environment(chosen, timeout) as roll_call,
+        locked(folder),
+    ):
         trainer = Trainer(config, folder, device=chosen, resume=resume)
+        if roll_call is not None:
+            trainer.waiting = roll_call.waiting
         about = {
             "begins_at": trainer.iteration,
             "device": str(chosen),

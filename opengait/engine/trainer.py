@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,7 @@ class Trainer:
     """Trains the network of a config, as one of any number of processes.
 
     Attributes:
+        waiting: opens a `with` block in which the host waits for what other processes send; set by the caller.
         iteration: counted iterations, those that changed the weights.
         draws: batches taken; larger than `iteration` by the skipped ones. Batch and augmentation depend on it.
         as_reference: `trainer_cfg.compat: reference`, the reference implementation's faults of the training loop.
@@ -118,6 +120,7 @@ class Trainer:
         self.figures: dict[str, float] = {}
         self.test_seconds = 0.0
         self.last_checkpoint: Path | None = None
+        self.waiting: Callable[[], AbstractContextManager[None]] = nullcontext
         self.shares: list[int] = []
         self.shards: ClassShards | None = None
         self._kept: list[Tensor] = []
@@ -320,8 +323,9 @@ class Trainer:
             self.stop_signal = self.requested_stop
             return bool(bad)
         flags = torch.stack([bad.float(), torch.full_like(bad, self.requested_stop, dtype=torch.float32)])
-        torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
-        any_bad, stop = flags.tolist()
+        with self.waiting():
+            torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+            any_bad, stop = flags.tolist()
         self.stop_signal = int(stop)
         return bool(any_bad)
 
