@@ -88,7 +88,9 @@ def test_every_network_is_in_it_and_starts_from_phases_of_its_family(script: Mod
             assert config["scheduler_cfg"]["total_steps"] == config["trainer_cfg"]["total_iter"] == phase.iterations
             models.add(config["model_cfg"]["model"])
             before.append(phase.name)
-    assert models == set(MODELS.names())
+    # Other tests register networks of their own.
+    own = {name for name in MODELS.names() if MODELS.get(name).__module__.startswith("opengait.")}
+    assert models == own
 
 
 def test_unlabelled_walkers_are_those_for_training(script: ModuleType, tmp_path: Path) -> None:
