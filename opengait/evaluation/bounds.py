@@ -33,8 +33,8 @@ class Span(NamedTuple):
     """Some sequences made ready for products."""
 
     parts: Tensor  # [n, p, c] float32, centred
-    low: Tensor  # [p, n] squared lengths less their share of the error of a squared distance
-    high: Tensor  # [p, n] squared lengths and that share
+    squares: Tensor  # [p, n] their squared lengths
+    error: Tensor  # [p, n] their share of the error of a squared distance
     slack: Tensor  # [n] by how much rounding the centred parts may have moved a distance
     zero: Tensor  # [n] half the share of parts without direction (cosine only)
 
@@ -64,8 +64,8 @@ def span(distances: Distances, embeddings: Tensor, space: Workspace | None = Non
     # Half a squared difference of unit vectors changes by at most their distance, 2, times what they move.
     return Span(
         parts,
-        (squares * (1 - error) - _TINY).to(torch.float32),
-        (squares * (1 + error) + _TINY).to(torch.float32),
+        squares.to(torch.float32),
+        (squares * error + _TINY).to(torch.float32),
         (moved * (2.2 if cosine else 1)).to(torch.float32),
         zero,
     )
@@ -101,17 +101,19 @@ def interval(metric: str, probe: Span, gallery: Span, space: Workspace) -> tuple
     sums = [(low, space.tensor("low of some", *shape)), (high, space.tensor("high of some", *shape))]
     work, product = space.tensor("work", *shape), space.tensor("product", *shape)
     parts_num = probe.parts.shape[1]
+    # One share for all probes of the block: a pass over the block less than with each one's own.
+    error = gallery.error + probe.error.amax(dim=1, keepdim=True)
+    squares = gallery.squares - error, gallery.squares + error
     with _single_precision():
         for first in range(0, parts_num, _PARTS):
             for _, some in sums:
                 some.zero_()
             for part in range(first, min(first + _PARTS, parts_num)):
                 _multiply(probe.parts[:, part], gallery.parts[:, part], product, work)
-                squares = (probe.low[part], gallery.low[part]), (probe.high[part], gallery.high[part])
-                for (_, some), (own, theirs) in zip(sums, squares, strict=True):
-                    torch.add(theirs, product, alpha=-2, out=work)
-                    work.add_(own[:, None]).clamp_(min=0)
-                    some.add_(work.sqrt_() if metric == "euc" else work)
+                torch.add(probe.squares[part, :, None], product, alpha=-2, out=product)
+                for (_, some), own in zip(sums, squares, strict=True):
+                    torch.add(product, own[part], out=work)
+                    some.add_(work.clamp_(min=0).sqrt_() if metric == "euc" else work.clamp_(min=0))
             for total, some in sums:
                 total.add_(some)
     scale = (1 if metric == "euc" else 0.5) / parts_num

@@ -22,7 +22,9 @@ IntArray = NDArray[np.int64]
 # What ranking holds for each pair of a block: two bounds and their sums over some parts, two products, two bin numbers.
 BYTES_PER_PAIR = 48
 # On a CPU the passes over a block are fastest where it stays in the caches.
-_CACHED_PAIRS = 1 << 19
+_CACHED_PAIRS = 1 << 18
+# So many probes at a time make the preparation of the gallery a tenth of the work; more take memory and save little.
+_PROBES = 1024
 # Where more pairs than this share need their exact distance, products in double precision are the cheaper way.
 DENSE = 1 / 48
 
@@ -127,7 +129,7 @@ def _bounded(distances: Distances, probes: IntArray, columns: IntArray) -> Itera
     step = max(1, min(len(probes), share // (2 * distances.row_bytes + 1), share // BYTES_PER_PAIR))
     pairs = share // BYTES_PER_PAIR
     if distances.device.type == "cpu":
-        pairs = min(pairs, _CACHED_PAIRS)
+        step, pairs = min(step, _PROBES), min(pairs, _CACHED_PAIRS)
     width = max(1, min(pairs // step, share // (4 * distances.row_bytes)))
     space = bounds.Workspace(distances.device)
     for start in range(0, len(probes), step):

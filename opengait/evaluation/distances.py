@@ -86,8 +86,7 @@ class Distances:
         own = np.arange(len(embeddings)) if indices is None else np.asarray(indices, dtype=np.int64)
         self._owner, self._place = self._map(own)
         self.row_bytes = 4 * int(np.prod(self._embeddings.shape[1:]))
-        self._check_finite(own)
-        self.centre, self.largest = self._mean_and_largest()
+        self.centre, self.largest = self._look_through(own)
 
     def __len__(self) -> int:
         """Number of all sequences, whoever holds them."""
@@ -281,40 +280,38 @@ class Distances:
         place[own] = np.arange(len(own))
         return owner, place
 
-    def _spans(self) -> Iterator[slice]:
-        count = len(self._embeddings)
-        step = max(1, self.memory // (8 * self.row_bytes))
-        return (slice(start, min(start + step, count)) for start in range(0, count, step))
-
-    def _check_finite(self, own: IntArray) -> None:
+    def _look_through(self, own: IntArray) -> tuple[Tensor, float]:
+        """The mean `[p, 1, c]` of what is compared, which taken away from both sides changes no distance; and the
+        largest absolute value. Refuses what is not finite as float32, which is what gets compared."""
+        count, channels, parts = self._embeddings.shape
+        total = torch.zeros(channels, parts, dtype=torch.float64, device=self.device)
         bad: list[IntArray] = [np.zeros(0, dtype=np.int64)]
-        for span in self._spans():
-            # As float32, which is what gets compared: a larger number would be infinite there.
+        largest = 0.0
+        step = max(1, min(self.memory, 8 * _CACHED_NUMBERS) // (2 * self.row_bytes))
+        for start in range(0, count, step):
+            span = slice(start, min(start + step, count))
             with np.errstate(over="ignore"):
-                finite = torch.isfinite(self._read(span)).flatten(1).all(dim=1)
-            bad.append(own[span][~finite.cpu().numpy()])
-        found = np.sort(np.concatenate(self.exchange.gather(np.concatenate(bad))))
-        if len(found):
+                rows = self._read(span)
+            edge = max(abs(float(value)) for value in torch.aminmax(rows))  # NaN, if there is any
+            if not np.isfinite(edge):
+                bad.append(own[span][~torch.isfinite(rows).flatten(1).all(dim=1).cpu().numpy()])
+                continue
+            largest = max(largest, edge)
+            numbers = rows.to(torch.float64)
+            total += (_unit(numbers, 1) if self.metric == "cos" else numbers).sum(dim=0)
+        self._refuse(np.sort(np.concatenate(self.exchange.gather(np.concatenate(bad)))))
+        sums = np.concatenate(self.exchange.gather(total.cpu().numpy()[None])).sum(axis=0)
+        largest = max(float(value[0]) for value in self.exchange.gather(np.array([largest])))
+        mean = torch.from_numpy(sums / len(self)).to(self.device)
+        return mean.T.contiguous()[:, None], largest
+
+    def _refuse(self, bad: IntArray) -> None:
+        if len(bad):
             raise ValueError(
-                f"embeddings of {len(found)} of {len(self)} sequences hold NaN or infinite values, the first at index "
-                f"{found[0]}; expected numbers that are finite in float32. The network diverged, or overflowed in half "
+                f"embeddings of {len(bad)} of {len(self)} sequences hold NaN or infinite values, the first at index "
+                f"{bad[0]}; expected numbers that are finite in float32. The network diverged, or overflowed in half "
                 "precision."
             )
-
-    def _mean_and_largest(self) -> tuple[Tensor, float]:
-        """The mean `[p, 1, c]` of what is compared, which taken away from both sides changes no distance; and the
-        largest absolute value of an embedding."""
-        shape = self._embeddings.shape
-        total = torch.zeros(shape[2], 1, shape[1], dtype=torch.float64, device=self.device)
-        largest = 0.0
-        for span in self._spans():
-            rows = self._read(span)
-            largest = max(largest, float(rows.abs().max()))
-            parts = rows.permute(2, 0, 1).to(torch.float64)
-            total += (_unit(parts, 2) if self.metric == "cos" else parts).sum(dim=1, keepdim=True)
-        sums = self.exchange.gather(total.cpu().numpy()[None])
-        largest = max(float(value[0]) for value in self.exchange.gather(np.array([largest])))
-        return torch.from_numpy(np.concatenate(sums).sum(axis=0)).to(self.device) / len(self), largest
 
 
 def _unit(parts: Tensor, dim: int) -> Tensor:

@@ -81,7 +81,7 @@ def test_products_are_taken_in_full_precision_and_the_setting_is_left_alone(monk
         torch.set_float32_matmul_precision(before)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.integers(0, 2**32 - 1),
     st.sampled_from(["euc", "cos"]),
