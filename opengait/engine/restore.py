@@ -13,12 +13,13 @@ from opengait.engine.checkpoint import (
     CheckpointError,
     compat_of,
     find_checkpoint,
+    list_checkpoints,
     load_checkpoint,
     newest_whole_checkpoint,
     restore_weights,
 )
 from opengait.engine.checkpoint_contents import alike
-from opengait.engine.distributed import broadcast_text, on_main, world_size
+from opengait.engine.distributed import broadcast_text, gather_counts, on_main, world_size
 from opengait.engine.optimizer import load_optimizer
 from opengait.engine.randomness import restore_rng_states
 
@@ -76,6 +77,7 @@ def _resume(trainer: Trainer) -> bool:
     on_main(lambda: found.extend(newest_whole_checkpoint(folder, trainer.save_name)))
     path = broadcast_text(str(found[0][0]) if found else "").strip()
     if not path:
+        _check_shared(folder, trainer.save_name)
         logger.info("nothing to resume in %s", folder)
         return False
     state = found[0][1] if found else load_checkpoint(path)
@@ -91,6 +93,17 @@ def _resume(trainer: Trainer) -> bool:
     _remember_compat(trainer, state)
     logger.info("resumed from %s: going on after iteration %d", path, trainer.iteration)
     return True
+
+
+def _check_shared(folder: Path, save_name: str) -> None:
+    """A run on several machines must not start afresh because its first process is now on one without the files."""
+    counts = gather_counts([len(list_checkpoints(folder, save_name))])
+    elsewhere = [number for number, (count,) in enumerate(counts) if count]
+    if elsewhere and not counts[0][0]:
+        raise CheckpointError(
+            f"{folder}: rank 0 finds no checkpoint of '{save_name}' there, and rank {elsewhere[0]} does; "
+            "--output has to be a folder that all machines share"
+        )
 
 
 def _restore_hint(trainer: Trainer, hint: int | str) -> None:

@@ -15,7 +15,8 @@ from engine_processes import free_port
 from engine_tiny import write_config, write_tree
 from fault_life import End, Run
 
-from opengait.engine import meeting
+from opengait.engine import meeting, restore
+from opengait.engine.checkpoint import CheckpointError
 from opengait.engine.distributed import init_from_environment
 from opengait.engine.meeting import MissingProcessError
 from opengait.engine.roll_call import LostProcessError, RollCall
@@ -182,3 +183,13 @@ def test_alone_where_two_were_announced(monkeypatch: pytest.MonkeyPatch) -> None
         init_from_environment(torch.device("cpu"), 1),
     ):
         pass
+
+
+def test_a_run_must_not_start_afresh_on_a_machine_without_its_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restore, "gather_counts", lambda counts: [counts, [2]])
+    with pytest.raises(CheckpointError, match="rank 0 finds no checkpoint of 'tiny' there, and rank 1 does"):
+        restore._check_shared(tmp_path, "tiny")
+    monkeypatch.setattr(restore, "gather_counts", lambda counts: [counts, [0]])
+    restore._check_shared(tmp_path, "tiny")
