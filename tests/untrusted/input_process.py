@@ -7,11 +7,13 @@ import os
 import select
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-LONGEST = 60.0  # seconds that one case may take, on a machine that does other things too
+LONGEST = 30.0  # seconds of processor time that one case may take
+PATIENCE = 900.0  # seconds in all, on a machine that does other things too
 
 
 class InputProcess:
@@ -30,7 +32,7 @@ class InputProcess:
         assert child.stdout is not None
         child.stdin.write(f"{kind} {folder}\n".encode())
         child.stdin.flush()
-        ready, _, _ = select.select([child.stdout], [], [], LONGEST)
+        ready = self._answers(child)
         line = child.stdout.readline() if ready else b""
         if not line:
             status = child.poll()
@@ -43,6 +45,14 @@ class InputProcess:
         self.first_peak = self.first_peak or answer["peak"]
         self.last_peak = answer["peak"]
         return answer
+
+    def _answers(self, child: subprocess.Popen[bytes]) -> bool:
+        """Waits for an answer; False where the child computes for too long, or waits for something itself."""
+        began, worked = time.monotonic(), _processor_time(child.pid)
+        while time.monotonic() - began < PATIENCE and _processor_time(child.pid) - worked < LONGEST:
+            if select.select([child.stdout], [], [], 1.0)[0]:
+                return True
+        return False
 
     def close(self) -> None:
         """Ends the child."""
@@ -66,4 +76,15 @@ class InputProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
             )
+            assert self._child.stdout is not None
+            assert self._child.stdout.readline() == b"ready\n"
         return self._child
+
+
+def _processor_time(process: int) -> float:
+    """Seconds that a process has computed; those of one that has ended are none."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

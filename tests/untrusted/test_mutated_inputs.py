@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import os
 import pickle
 import shutil
@@ -29,6 +30,8 @@ from opengait.data.tree_packing import pack_tree
 from opengait.engine.inspection import convert_checkpoint
 from opengait.engine.run_folder import run_folder
 from opengait.engine.trainer import Trainer
+
+log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MOST_GROWTH = 400 << 20  # bytes of memory in use, of the process over all cases of a kind
@@ -272,7 +275,7 @@ def try_cases(kind: str, number: int, base: Path, process: InputProcess, *, anew
     """`anew`: other cases in every run."""
     writers = Writers(base)
     cases, refused = process.cases, process.refused
-    process.first_peak = 0
+    process.first_peak, process.slowest = 0, 0.0
 
     @settings(
         max_examples=number,
@@ -289,6 +292,14 @@ def try_cases(kind: str, number: int, base: Path, process: InputProcess, *, anew
         judge(process.attempt(kind, folder), names)
 
     one()
+    log.info(
+        "%s: %d cases, %d of them refused, the slowest took %.1f s, %d MiB more than at the first",
+        kind,
+        process.cases - cases,
+        process.refused - refused,
+        process.slowest,
+        (process.last_peak - process.first_peak) >> 20,
+    )
     assert process.cases - cases >= number * 0.7  # few kinds of change are so alike that they are not tried again
     assert process.refused - refused >= number * 0.2  # or nothing was changed
     assert process.last_peak - process.first_peak < MOST_GROWTH
