@@ -13,6 +13,7 @@ from batches import apply, batch_of, noise
 
 from opengait.data.transforms import build_transforms
 from opengait.data.transforms.draws import Draws
+from opengait.data.transforms.silhouette import scaled
 
 
 @pytest.mark.parametrize(
@@ -159,3 +160,12 @@ def test_axes_are_put_into_another_order() -> None:
 def test_no_operation_casts_only() -> None:
     frames = noise(2, 3, 4, 4)
     assert torch.equal(apply({"type": "NoOperation"}, frames), frames.float())
+
+
+@pytest.mark.parametrize("divisor", [255.0, 3.0, 0.7])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.int64])
+def test_scaling_in_one_pass_has_the_bits_of_two(dtype: torch.dtype, divisor: float) -> None:
+    frames = torch.arange(256).reshape(1, 2, 4, 32).to(dtype)[..., 3:-5]
+    found = scaled(frames, divisor)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, frames.float() / divisor)

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from opengait.data.errors import DataError
 from opengait.data.transforms.base import Transform
 from opengait.data.transforms.draws import Draws
+
+
+def scaled(frames: Tensor, divisor: float) -> Tensor:
+    """Float32 frames / divisor; the same bits whichever way it is computed.
+
+    On a CPU uint8 frames are converted and divided in one pass, into memory of large pages (which NumPy asks for). Most
+    of the time of two passes goes into taking two arrays, 43 MB each for a batch, from the system page by page.
+    """
+    if frames.device.type != "cpu" or frames.dtype != torch.uint8:
+        return frames.float() / divisor
+    result = np.empty(frames.shape, dtype=np.float32)
+    np.divide(frames.numpy(), np.float32(divisor), out=result, dtype=np.float32, casting="unsafe")
+    return torch.from_numpy(result)
 
 
 class BaseSilTransform(Transform):
@@ -33,7 +47,7 @@ class BaseSilTransform(Transform):
                     f"{list(frames.shape[2:])}"
                 )
             frames = frames.reshape(*frames.shape[:2], *self.img_shape)
-        return frames.float() / self.divsor
+        return scaled(frames, self.divsor)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         return (height, width) if self.img_shape is None else (self.img_shape[-2], self.img_shape[-1])
@@ -57,7 +71,7 @@ class BaseSilCuttingTransform(Transform):
     def __call__(self, frames: Tensor, draws: Draws) -> Tensor:
         """[n, s, h, w] -> [n, s, h, w - 2 cutting]."""
         cut = self._columns(frames.shape[-1])
-        return frames[..., cut : frames.shape[-1] - cut].float() / self.divsor
+        return scaled(frames[..., cut : frames.shape[-1] - cut], self.divsor)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         return height, width - 2 * self._columns(width)
