@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,6 +45,16 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.types)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For the way from a worker: every tensor of a pickle takes a connection and a shared file of its own, which
+        only the frames are worth."""
+        small = {name: value.numpy() for name, value in vars(self).items() if _on_cpu(value)}
+        return vars(self) | small
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        arrays = {name: torch.from_numpy(value) for name, value in state.items() if isinstance(value, np.ndarray)}
+        vars(self).update(state | arrays)
 
     @property
     def total_frames(self) -> int:
@@ -86,3 +98,7 @@ class Batch:
     def pin_memory(self) -> Batch:
         """Page-locked copies, from which a transfer to a GPU runs beside the computation."""
         return replace(self, frames=[frames.pin_memory() for frames in self.frames], labels=self.labels.pin_memory())
+
+
+def _on_cpu(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.device.type == "cpu"

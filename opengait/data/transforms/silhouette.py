@@ -16,14 +16,15 @@ from opengait.data.transforms.draws import Draws
 def scaled(frames: Tensor, divisor: float) -> Tensor:
     """Float32 frames / divisor; the same bits whichever way it is computed.
 
-    On a CPU uint8 frames are converted and divided in one pass, into memory of large pages (which NumPy asks for). Most
-    of the time of two passes goes into taking two arrays, 43 MB each for a batch, from the system page by page.
+    On a CPU uint8 frames are converted and divided in one pass (NumPy's, which buffers; torch would convert all of them
+    first). Most of the time of two passes goes into taking two arrays from the system, page by page.
     """
     if frames.device.type != "cpu" or frames.dtype != torch.uint8:
         return frames.float() / divisor
-    result = np.empty(frames.shape, dtype=np.float32)
-    np.divide(frames.numpy(), np.float32(divisor), out=result, dtype=np.float32, casting="unsafe")
-    return torch.from_numpy(result)
+    # Not memory of large pages, which NumPy asks for: at times the system takes long to find some.
+    result = torch.empty(frames.shape, dtype=torch.float32)
+    np.divide(frames.numpy(), np.float32(divisor), out=result.numpy(), dtype=np.float32, casting="unsafe")
+    return result
 
 
 class BaseSilTransform(Transform):
