@@ -1,8 +1,8 @@
 """Checkpoint files: written whole or not at all, read without running anything from them.
 
 A file is a dict with `model`, `optimizer`, `scheduler`, `iteration` (the reference's keys) and `format`, `config`,
-`compat`, `scaler`, `rng`, `world_size`, `labels`, `data_fingerprint`, `draws`; a file with the first four alone loads
-too, and a safetensors file of weights.
+`compat`, `scaler`, `rng`, `world_size`, `labels`, `data_fingerprint`, `frames`, `draws`; a file with the first four
+alone loads too, and a safetensors file of weights.
 """
 
 from __future__ import annotations
