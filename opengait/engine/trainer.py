@@ -304,7 +304,9 @@ class Trainer:
         network = wrap_network(
             self.model,
             self.device,
-            find_unused_parameters=self.cfg.get("find_unused_parameters", False),
+            # Else gradients are summed in other groups after the first iteration of a start than in it, and sums over
+            # more than two processes are rounded otherwise where a run was resumed.
+            find_unused_parameters=bool(self.cfg.get("find_unused_parameters") or self.cfg.get("deterministic")),
             sync=not split,
             apart=self.shards.keys if self.shards is not None else (),
         )
