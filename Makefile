@@ -42,6 +42,14 @@ test-faults: $(INSTALLED)
 gpu-check:
 	$(PYTHON) -m pytest -m gpu
 
+# Ratios against plain forms measured in the same run; wants a machine that does nothing else.
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/all.py
+
+bench-full: $(INSTALLED)
+	$(BIN)/python benchmarks/all.py --full
+	$(BIN)/opengait bench --models
+
 audit: $(INSTALLED)
 	$(BIN)/python benchmarks/walkers_audit.py
 

@@ -1,0 +1,141 @@
+"""Embedding a test set of sequences of 20 to 120 frames: ours against one sequence a step.
+
+Ours: a loader's worker reads uint8 frames, batches under the frame budget (ragged where the network looks at frames one
+by one), embedded as a test does it. The plain form: the plain networks, one sequence a step, float frames made in the
+main process from pickles. Same weights; embeddings are compared before anything is timed. Run from the project's root:
+`python benchmarks/testing.py`; `--sequences 500` is the long form.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from measure import compare, machine, table
+from plain.networks import PLAIN
+from training import CONFIGS
+
+from opengait import build_model, load_config
+from opengait.config import Config
+from opengait.engine.evaluator import Evaluator
+from opengait.engine.precision import Precision, has_fast_bf16
+
+TARGETS = {"GaitSet": 2.0, "GaitGL": 1.3, "GaitBase": 1.5}
+SHORTEST, LONGEST, EACH = 20, 120, 4
+
+
+def write(folder: Path, sequences: int) -> dict[str, Any]:
+    """Blobs that swing as legs do, `EACH` sequences a subject; `data_cfg` entries."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:64, :64]
+    subjects = [f"{number:03d}" for number in range(-(-sequences // EACH))]
+    for number in range(sequences):
+        length = int(rng.integers(SHORTEST, LONGEST + 1))
+        phase = np.sin(np.arange(length) * rng.uniform(0.3, 0.5))[:, None, None]
+        wide = rng.uniform(6, 9) + 4 * np.abs(phase) * (y / 64)
+        frames = np.where(((x - 32) / wide) ** 2 + ((y - 32) / 30) ** 2 < 1, 255, 0).astype(np.uint8)
+        frames[rng.random(frames.shape) < 0.02] = 0
+        path = folder / subjects[number // EACH] / "nm-01" / f"{number % EACH:03d}"
+        path.mkdir(parents=True)
+        (path / "frames.pkl").write_bytes(pickle.dumps(frames, protocol=4))
+    (folder / "partition.json").write_text(json.dumps({"TRAIN_SET": [], "TEST_SET": subjects}))
+    return {"dataset_root": str(folder), "dataset_partition": str(folder / "partition.json"), "cache": False}
+
+
+class Plain:
+    """One sequence a step."""
+
+    def __init__(self, name: str, model: torch.nn.Module, paths: list[Path], device: torch.device) -> None:
+        self.network = PLAIN[name]().to(device).eval()
+        self.network.load_state_dict(model.state_dict())
+        self.paths, self.device = paths, device
+
+    @torch.no_grad()
+    def __call__(self) -> np.ndarray:
+        rows = []
+        for path in self.paths:
+            with open(path, "rb") as file:
+                frames = pickle.load(file)[..., 10:-10].astype(np.float32) / 255.0
+            rows.append(self.network(torch.from_numpy(frames)[None].to(self.device))["embeddings"].cpu().numpy())
+        return np.concatenate(rows)
+
+
+def measure(name: str, data_cfg: dict[str, Any], device: torch.device, turns: int) -> dict[str, Any]:
+    """One network's row."""
+    tree = load_config(CONFIGS[name]).to_dict()
+    tree["data_cfg"] |= data_cfg
+    config = Config.from_dict(tree)
+    torch.manual_seed(0)
+    model = build_model(config["model_cfg"]).to(device)
+    stir(model)
+    evaluator = Evaluator(config, Path("output"), device=device)  # writes nothing: only embeds
+    dataset = evaluator.dataset
+    paths = [dataset.root / dataset.name(index) / "frames.pkl" for index in range(len(dataset))]
+    plain = Plain(name, model, paths, device)
+
+    def ours() -> np.ndarray:
+        found = evaluator.embed(model)
+        assert found is not None
+        return found["embeddings"]
+
+    found, expected = ours(), plain()
+    largest = float(np.abs(expected).max())
+    worst = float(np.abs(found - expected).max()) / largest
+    if worst > 1e-5:
+        raise ArithmeticError(f"{name}: embeddings differ by {worst:.1e} of the largest number, {largest:.2g}")
+    ratio = compare(plain, ours, device, turns, warm=0)
+    bf16 = "emulated here"
+    if has_fast_bf16(device):
+        half = Evaluator(config, Path("output"), device=device)
+        half.precision = Precision("bf16", device)
+        bf16 = f"{compare(ours, lambda: half.embed(model), device, turns).times:.2f}"
+    frames = int(dataset.lengths().sum())
+    return {
+        "network": name,
+        "sequences": len(dataset),
+        "frames": frames,
+        "plain, frames a second": f"{frames / ratio.plain:.0f}",
+        "ours": f"{frames / ratio.ours:.0f}",
+        "ratio": f"{ratio.times:.2f}",
+        "target": TARGETS[name],
+        "largest difference": f"{worst:.0e}",
+        "fp32 / bf16": bf16,
+        "spread": f"{ratio.spread:.2f}",
+    }
+
+
+def stir(model: torch.nn.Module) -> None:
+    """Running statistics as training leaves them, none of them 0 or 1."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--only", choices=sorted(TARGETS), action="append", help="one network; repeatable")
+    options.add_argument("--sequences", type=int, default=40)
+    options.add_argument("--turns", type=int, default=3)
+    options.add_argument("--workers", type=int, default=1)
+    options.add_argument("--device", default="cpu")
+    options.add_argument("--json", type=Path)
+    given = options.parse_args()
+    device = torch.device(given.device)
+    with tempfile.TemporaryDirectory() as name:
+        data_cfg = write(Path(name), given.sequences) | {"num_workers": given.workers}
+        rows = [measure(network, data_cfg, device, given.turns) for network in given.only or TARGETS]
+    print(", ".join(f"{key} {value}" for key, value in machine(device).items()))
+    print(table(rows))
+    if given.json:
+        given.json.write_text(json.dumps({"machine": machine(device), "testing": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
