@@ -103,8 +103,8 @@ class RollCall:
         )
         message = self._ask(lambda: self._missing(cause, reason))
         return message or (
-            f"rank {self.rank} of {self.world_size}: {cause}, and the store of the processes, on the machine of rank "
-            f"0 or of the rendezvous, does not answer either ({reason})"
+            f"{cause}, and the store of the {self.world_size} processes, on the machine of rank 0 or of the "
+            f"rendezvous, does not answer either ({reason})"
         )
 
     def _missing(self, cause: str, reason: str) -> str:

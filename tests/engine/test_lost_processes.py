@@ -77,7 +77,7 @@ def test_a_process_that_dies_is_named(tmp_path: Path, rank: int) -> None:
     assert (statuses[rank], statuses[1 - rank]) == (-9, 1), printed
     # The store ends with the first process, where no launcher keeps it.
     known = r"rank 1 of 2 \(.*\) is gone: rank 0 lost its connection"
-    assert re.search(known if rank else r"the store of the processes, .* does not answer either", printed)
+    assert re.search(known if rank else r"the store of the 2 processes, .* does not answer either", printed)
 
 
 class Group:
