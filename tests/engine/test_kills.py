@@ -167,8 +167,13 @@ def test_killed_at_random_moments_and_resumed_nothing_is_lost(
 def _kill_at_moments(runs: Runs, processes: int, workers: int, tmp_path: Path, *, seed: int, kills: int) -> None:
     whole = runs.uninterrupted(processes, workers)
     rng = random.Random(f"{processes} {workers} {seed}")
+    seconds, killed, tries = whole.seconds, 0, 0
     cut = Run(whole.run.config, tmp_path / "cut", processes)
-    for _ in range(kills):
-        cut.live(killed_after=rng.uniform(0, whole.seconds))
+    while killed < kills:
+        if KILLED in cut.live(killed_after=rng.uniform(0, seconds)):
+            killed += 1
+        else:  # it came to its end before; another one, killed sooner
+            killed, tries, seconds = 0, tries + 1, 0.7 * seconds
+            cut = Run(whole.run.config, tmp_path / f"cut-{tries}", processes)
     assert cut.live() == [0] * processes, cut.printed.read_text()
     assert_nothing_lost(cut, whole, tmp_path)

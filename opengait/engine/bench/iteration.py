@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from opengait.data.batch import Batch
 from opengait.data.loader import BatchLoader, train_loader
@@ -181,4 +183,14 @@ def _counted(trainer: Trainer, batch: Batch) -> dict[str, tuple[int, int]]:
         step(trainer, batch, count)
     finally:
         trainer.network = network
+    flops, counted = found["transform"]
+    found["transform"] = flops, max(counted, _in_and_out(trainer, batch))
     return found
+
+
+def _in_and_out(trainer: Trainer, batch: Batch) -> int:
+    """Bytes of a batch's frames and of the network's inputs: what any transform moves, also one that is not torch's."""
+    batch = batch.to(trainer.device)
+    inputs = trainer.model.prepare_inputs(batch, trainer.transforms)
+    leaves = [leaf for leaf in [*batch.frames, *tree_leaves(tuple(inputs))] if isinstance(leaf, Tensor)]
+    return sum(leaf.numel() * leaf.element_size() for leaf in leaves)
