@@ -267,7 +267,8 @@ def _precision_and_penalty(positions: IntArray) -> tuple[NDArray[np.float64], ND
     counts = found.sum(axis=1)
     some = np.maximum(counts, 1)
     so_far = np.arange(1, positions.shape[1] + 1)
-    precision = np.where(found, so_far / np.maximum(positions, 1), 0.0).sum(axis=1) / some
+    # Added up one after the other: in pairs, as `sum` does, the padding would change how the result is rounded.
+    precision = np.where(found, so_far / np.maximum(positions, 1), 0.0).cumsum(axis=1)[:, -1] / some
     penalty = counts / np.maximum(positions.max(axis=1), 1)
     return np.where(counts > 0, precision, np.nan), np.where(counts > 0, penalty, np.nan)
 

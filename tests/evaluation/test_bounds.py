@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -89,6 +89,7 @@ def test_products_are_taken_in_full_precision_and_the_setting_is_left_alone(monk
     st.sampled_from([0.0, 1.0]),
     st.booleans(),
 )
+@example(1800, "euc", 4000, 0.0, False)  # blocks of another height, and so of another padding
 def test_ranking_by_bounds_is_the_exact_one(
     seed: int, metric: str, memory: int, dense: float, nearest_only: bool
 ) -> None:
