@@ -74,6 +74,8 @@ class DataSection(Section):
     """Reading processes per training process."""
     cache: bool = False
     """Keep every sequence of the active split in memory."""
+    resident: bool | Literal["auto"] = False
+    """Training: keep a packed data set in the device's memory; auto: on CUDA, where it leaves half the memory free."""
     test_dataset_name: str | None = None
     """Data set whose protocol judges the test; dataset_name where it is absent."""
     data_in_use: list[bool] | list[int] | None = None

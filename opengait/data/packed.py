@@ -56,6 +56,21 @@ class PackedStore:
     def lengths(self) -> np.ndarray:
         return self.index.length[self.rows]
 
+    def stretches(self, most_bytes: int) -> Iterator[list[np.ndarray]]:
+        """The frames of all sequences in their order, one array [frames, ...] a modality: as many as lie one after
+        another in the files and do not exceed a size; of a longer sequence, part after part.
+
+        No modality may have its own number of points a frame.
+        """
+        starts, lengths = self.index.offset[self.rows], self.index.length[self.rows]
+        ends = starts + lengths
+        most = max(1, most_bytes // max(1, sum(modality.row_bytes for modality in self.used)))
+        borders = np.flatnonzero(starts[1:] != ends[:-1]) + 1
+        for first, last in zip([0, *borders.tolist()], [*borders.tolist(), len(starts)], strict=True):
+            start, end = int(starts[first]), int(ends[last - 1])
+            for place in range(start, end, most):
+                yield [self._rows(modality)[place : min(place + most, end)] for modality in self.used]
+
     def damage(self, done: Callable[[int], object]) -> Iterator[str]:
         """Compares every sequence with its checksum, all modalities whether in use or not."""
         for modality in self.index.modalities:

@@ -84,17 +84,23 @@ def _attempt(part: Batch, compute: Callable[[Batch], T]) -> tuple[T] | None:
 
 
 @contextlib.contextmanager
-def training_advice(cfg: Mapping[str, Any], device: torch.device, iteration: Callable[[], int]) -> Iterator[None]:
-    """Turns running out of memory into an error that says what to change in `cfg`, the section `trainer_cfg`."""
+def training_advice(
+    cfg: Mapping[str, Any], device: torch.device, iteration: Callable[[], int], resident: int = 0
+) -> Iterator[None]:
+    """Turns running out of memory into an error that says what to change in `cfg`, the section `trainer_cfg`.
+
+    Args:
+        resident: bytes of the data set that are kept in the device's memory.
+    """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise OutOfMemoryError(_advice(cfg, device, iteration())) from error
+        raise OutOfMemoryError(_advice(cfg, device, iteration(), resident)) from error
 
 
-def _advice(cfg: Mapping[str, Any], device: torch.device, iteration: int) -> str:
+def _advice(cfg: Mapping[str, Any], device: torch.device, iteration: int, resident: int) -> str:
     sampler = cfg["sampler"]
     keys = ("frames_num_fixed", "frames_num_max", "frames_all_limit")
     frames = [f"trainer_cfg.sampler.{key} (now {sampler[key]})" for key in keys if sampler.get(key) is not None]
@@ -104,6 +110,8 @@ def _advice(cfg: Mapping[str, Any], device: torch.device, iteration: int) -> str
         f"trainer_cfg.accumulate (now {cfg.get('accumulate', 1)}): the batch in so many parts, where no batch norm "
         "computes statistics",
     ]
+    if resident:
+        advice.insert(0, f"data_cfg.resident: false, which frees the {resident / 1e9:.1f} GB of the data set")
     if (cfg.get("precision") or "fp32") == "fp32":
         advice.append("trainer_cfg.precision: bf16 or fp16")
     return f"memory of {device} ran out after iteration {iteration}. What helps: {'; '.join(advice)}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from opengait.config.compat import REFERENCE, in_use, said
 from opengait.data.dataset import GaitDataset
@@ -25,7 +23,9 @@ from opengait.engine.findings import Finding, Findings, Level
 from opengait.engine.fit import check_class_numbers, check_frames, check_pairs, check_protocol, check_same_size
 from opengait.engine.optimizer import build_optimizer, build_scheduler
 from opengait.engine.precision import Precision, precision_name
+from opengait.engine.resident import check_resident
 from opengait.engine.run_folder import run_folder
+from opengait.engine.store_check import compare_checksums
 from opengait.modeling.build import build_model
 from opengait.modeling.losses import LossAggregator
 from opengait.plugins import load_plugins
@@ -34,7 +34,6 @@ logger = logging.getLogger(__name__)
 
 Phase = Literal["train", "test"]
 
-SHOWN = 10  # of the damaged sequences
 # What a network raises when it is given what it cannot take; anything else is a fault of the program.
 REFUSALS = (RuntimeError, TypeError, IndexError, KeyError, AttributeError)
 
@@ -82,6 +81,8 @@ def _check_training(config: Mapping[str, Any], split: _Split, model: nn.Module, 
     check_pairs(config["loss_cfg"], config["trainer_cfg"]["sampler"], split.dataset, findings)
     if config["trainer_cfg"].get("shard_classes"):
         check_shards(model, config["loss_cfg"], findings)
+    if problem := check_resident(config["data_cfg"], split.dataset, split.transforms, model):
+        findings.error(problem)
 
 
 def _check_testing(
@@ -145,7 +146,7 @@ def _preflight(
     for split in (train_split, test_split):
         if checksums and split is not None:
             with findings.catching():
-                _check_checksums(split.dataset, findings)
+                compare_checksums(split.dataset.store, split.dataset.root, findings)
     model = None
     with findings.catching("model_cfg", *REFUSALS):
         model = build_model(config["model_cfg"], training=True, data_cfg=config["data_cfg"], config=config)
@@ -194,16 +195,6 @@ def _open(config: Mapping[str, Any], section: str, findings: Findings) -> _Split
             )
         return _Split(section, dataset, build_transforms(config[section]["transform"]))
     return None
-
-
-def _check_checksums(dataset: GaitDataset, findings: Findings) -> None:
-    """Every sequence of a packed store; a folder tree has no checksums."""
-    with tqdm(total=len(dataset), desc="checksums", unit="sequence", disable=not sys.stderr.isatty()) as shown:
-        damage = list(dataset.store.damage(shown.update))
-    for message in damage[:SHOWN]:
-        findings.error(message)
-    if len(damage) > SHOWN:
-        findings.error(f"{dataset.root}: {len(damage) - SHOWN} more sequences are damaged")
 
 
 def _check_checkpoints(config: Mapping[str, Any], phase: Phase | None, output: Path, findings: Findings) -> None:

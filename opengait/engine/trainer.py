@@ -36,6 +36,7 @@ from opengait.engine.optimizer import build_optimizer, build_scheduler
 from opengait.engine.precision import Precision, precision_name
 from opengait.engine.preflight import check_training
 from opengait.engine.randomness import rng_states, seed_everything, seed_iteration, use_deterministic_algorithms
+from opengait.engine.resident import keep_resident
 from opengait.engine.restore import restore
 from opengait.engine.run_folder import config_tree, write_config
 from opengait.engine.sharded_loss import ShardedLoss
@@ -164,6 +165,7 @@ class Trainer:
         restore(self, resume)
         self.accumulation: Accumulation | None = None
         self.network = self._distribute()
+        self.resident = keep_resident(config["data_cfg"], self.dataset, self.transforms, self.model, device)
 
     def fit(self) -> TrainResult:
         """Trains until `total_iter` counted iterations, or until a signal asks to stop."""
@@ -172,7 +174,7 @@ class Trainer:
             batches = self.batches()
             while self.iteration < self.total_iter and not self.stop_signal:
                 began = time.monotonic()
-                with training_advice(self.cfg, self.device, lambda: self.iteration):
+                with training_advice(self.cfg, self.device, lambda: self.iteration, self.resident_bytes):
                     batch = next(batches)
                     waited = time.monotonic() - began
                     step = self.train_step(batch)
@@ -218,8 +220,9 @@ class Trainer:
 
     def batches(self) -> Iterator[Batch]:
         """This process's batches from the next draw on, without end; all of the same number of sequences."""
+        resident = self.resident
         loader = train_loader(
-            self.dataset,
+            self.dataset if resident is None else resident.rows,
             self.cfg["sampler"],
             seed=self.seed,
             rank=rank(),
@@ -227,7 +230,8 @@ class Trainer:
             num_workers=self.config["data_cfg"].get("num_workers", 0),
             start_iteration=self.draws,
             pin_memory=self.device.type == "cuda",
-            transforms=None if self.model.transforms_itself else self.transforms,
+            # Of resident frames there are none that work on arrays.
+            transforms=None if self.model.transforms_itself or resident else self.transforms,
         )
         try:
             for batch in loader:
@@ -235,9 +239,14 @@ class Trainer:
                     self.shares = [count for (count,) in gather_counts([len(batch.labels)])]
                     for loss in self._gathered:
                         loss.shares = self.shares
-                yield batch
+                yield batch if resident is None else resident.batch(batch)
         finally:
             loader.close()
+
+    @property
+    def resident_bytes(self) -> int:
+        """Of the data set in the device's memory."""
+        return self.resident.bytes if self.resident is not None else 0
 
     def call(self, event: str, *arguments: Any) -> None:
         """Calls every hook's method of that name, in order."""

@@ -14,6 +14,7 @@ from engine_tiny import tiny_config
 from torch import nn
 
 from opengait import engine
+from opengait.data.tree_packing import pack_tree
 from opengait.engine.checkpoint import load_checkpoint
 from opengait.engine.evaluator import Evaluator
 from opengait.engine.sync_batchnorm import _SynchronisedNorm
@@ -53,6 +54,21 @@ def test_deterministic_training_gives_the_same_bits(tree: Path, tmp_path: Path) 
         torch.use_deterministic_algorithms(False)
     one, other = (load_checkpoint(result.checkpoint or "")["model"] for result in results)
     assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_resident_data_give_the_same_bits_as_a_loader(tree: Path, tmp_path: Path) -> None:
+    root = str(pack_tree(tree / "tree", progress=False).out)
+    changes = {"data_cfg__dataset_root": root, "trainer_cfg__deterministic": True, "model_cfg__dropout": 0.3}
+    try:
+        results = [
+            engine.train(tiny_config(tree, data_cfg__resident=how, **changes), output=tmp_path / name, device="cuda")
+            for name, how in (("loader", False), ("resident", True), ("auto", "auto"))
+        ]
+    finally:
+        torch.use_deterministic_algorithms(False)
+    expected, *others = (load_checkpoint(result.checkpoint or "")["model"] for result in results)
+    for found in others:
+        assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
 def test_embeddings_equal_those_of_a_cpu(tree: Path, tmp_path: Path) -> None:

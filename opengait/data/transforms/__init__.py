@@ -46,6 +46,14 @@ class Transforms:
             return batch
         return replace(batch, frames=[_begin(*each) for each in self._of_modalities(batch)], prepared=True)
 
+    def on_arrays(self) -> list[str]:
+        """Names of those that work on arrays."""
+        return [
+            getattr(transform, "name", type(transform).__name__)
+            for transform in self.transforms
+            if works_on_arrays(transform)
+        ]
+
     def _of_modalities(self, batch: Batch) -> list[tuple[Transform, Tensor, Draws]]:
         self.check_count(len(batch.frames))
         return [
