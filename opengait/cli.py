@@ -106,7 +106,9 @@ def test(
 
 @app.command()
 def check(
-    config: ConfigPath,
+    config: Annotated[
+        str, typer.Argument(metavar="CONFIG|STORE", help="Experiment YAML; or a packed store, to compare all of it.")
+    ],
     overrides: Overrides = None,
     plugin: Plugins = None,
     phase: Annotated[Phase | None, typer.Option(help="Check one phase only; else both.")] = None,
@@ -120,15 +122,21 @@ def check(
 
     from opengait.config import load_config
     from opengait.engine.preflight import preflight
+    from opengait.engine.store_check import check_store
 
-    findings = preflight(
-        load_config(config, overrides or (), plugin or ()),
-        device=device,
-        run_batch=batch,
-        phase=None if phase is None else phase.value,
-        output=output,
-        checksums=checksums,
-    )
+    if Path(config).is_dir():
+        if overrides or plugin or phase or not checksums:
+            raise ValueError(f"{config} is a folder, of which the checksums are compared; no option goes with that")
+        findings = check_store(config)
+    else:
+        findings = preflight(
+            load_config(config, overrides or (), plugin or ()),
+            device=device,
+            run_batch=batch,
+            phase=None if phase is None else phase.value,
+            output=output,
+            checksums=checksums,
+        )
     console = Console()
     for finding in findings:
         console.print(str(finding), markup=False, soft_wrap=True)

@@ -104,6 +104,13 @@ def test_pack(opengait, experiment):
     assert "6 subjects, 48 sequences, 384 frames; silhouettes 1.6 MB" in packed.out
     checked = opengait("check", experiment, "--no-batch", "--set", "data_cfg.dataset_root=packed")
     assert checked.status == 0, checked.out
+    whole = opengait("check", "packed")
+    assert whole.status == 0
+    assert "6 subjects, 48 sequences, 384 frames; all checksums match" in whole.out
+    assert opengait("check", "packed", "--phase", "train").status == 2
+    tree = opengait("check", str(root))
+    assert tree.status == 2
+    assert "no packed store" in tree.out
     again = opengait("pack", str(root), "--out", "packed")
     assert again.status == 2
     assert "holds a packed store already" in again.err

@@ -13,6 +13,7 @@ from gait_folder import write_experiment, write_gait_folder, write_partition, wr
 from opengait.config import load_config
 from opengait.data.tree_packing import pack_tree
 from opengait.engine.preflight import preflight
+from opengait.engine.store_check import check_store
 from opengait.modeling.base_model import BaseModel
 from opengait.registry import MODELS, TRANSFORMS
 
@@ -92,9 +93,32 @@ def test_damaged_sequences_of_a_packed_store_are_errors_unless_left_unchecked(fo
     assert "data-packed: sequence 001/bg-01/090 is damaged" in error
     assert said(check(folder, override, checksums=False), "error") == []
     assert "is damaged" not in str(said(check(folder, override, phase="test"), "error"))  # it is in the other split
+    [error] = check_store(folder / "data-packed")
+    assert "sequence 001/bg-01/090 is damaged" in error.message
     frames.write_bytes(bytes(len(content)))
     errors = said(check(folder, override, phase="train"), "error")
     assert "22 more sequences are damaged" in errors[10]
+    assert "38 more sequences are damaged" in check_store(folder / "data-packed")[10].message
+
+
+def test_a_store_is_compared_whole_also_where_no_split_names_its_subjects(folder):
+    pack_tree(folder / "data", progress=False)
+    [found] = check_store(folder / "data-packed")
+    assert found.level == "info"
+    assert "6 subjects, 48 sequences" in found.message
+    frames = folder / "data-packed" / "frames-silhouettes.bin"
+    content = bytearray(frames.read_bytes())
+    content[-100] ^= 1
+    frames.write_bytes(content)
+    rule = "data_cfg.dataset_partition={train: 001-002, test: 003-004}"
+    assert said(check(folder, f"data_cfg.dataset_root={folder}/data-packed", rule), "error") == []
+    [found] = check_store(folder / "data-packed")
+    assert found.level == "error"
+    assert "sequence 006/" in found.message
+    (folder / "data-packed" / "sequences.npz").write_bytes(b"")
+    [found] = check_store(folder / "data-packed")
+    assert found.level == "error"
+    assert "sequences.npz" in found.message
 
 
 def test_too_few_subjects_and_sequences_for_a_batch_are_warned_of(folder):
