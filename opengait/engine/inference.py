@@ -15,6 +15,7 @@ from opengait.data.batch import Batch
 from opengait.engine.distributed import collect_rows, gather_counts, is_main
 from opengait.engine.memory import FrameBudget
 from opengait.engine.precision import Precision
+from opengait.modeling.folding import folded
 
 _GIB = 1 << 30
 
@@ -86,7 +87,8 @@ def embed_share(
     """Runs a test loader's batches of this process through the network.
 
     Args:
-        model: the network itself (not wrapped), on `device`; put into eval mode for the time of this call.
+        model: the network itself (not wrapped), on `device`; put into eval mode for the time of this call, its batch
+            norms folded into the convolutions before them.
         loader: batches with `indices`; over all processes each of the `total` sequences comes once.
         transforms: evaluator transforms, for `model.prepare_inputs`.
         precision: what the forward pass computes in; fp32 by default.
@@ -115,7 +117,7 @@ def embed_share(
     model.eval()
     tables = _Tables(total)
     quiet = not (progress and is_main() and sys.stderr.isatty())
-    with tqdm(total=total, desc="Embedding", unit="seq", disable=quiet) as bar:
+    with folded(model), tqdm(total=total, desc="Embedding", unit="seq", disable=quiet) as bar:
         for batch in loader:
             for part, rows in budget.apply(batch, rows_of):
                 tables.add(rows, part.indices.cpu().numpy())

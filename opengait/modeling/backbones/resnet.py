@@ -6,7 +6,7 @@ Source: Deep Residual Learning for Image Recognition (He et al., CVPR 2016); the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -23,6 +23,7 @@ class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions and a shortcut; the stride sits on the middle one."""
 
     expansion: ClassVar[int] = 4
+    norms_behind: ClassVar[Mapping[str, str]] = {"conv1": "bn1", "conv2": "bn2", "conv3": "bn3"}
 
     def __init__(self, in_channels: int, channels: int, stride: int = 1, downsample: nn.Module | None = None) -> None:
         super().__init__()
@@ -61,6 +62,8 @@ class ResNet9(nn.Module):
     Raises:
         ValueError: an unknown block, or lists that do not have four entries.
     """
+
+    norms_behind: ClassVar[Mapping[str, str]] = {"conv1": "bn1"}
 
     def __init__(
         self,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -61,6 +64,8 @@ class U_Net(nn.Module):
 class ConvBlock(nn.Module):
     """Two 3x3 convolutions, each with batch norm and ReLU; keys `conv.{0,1,3,4}.*`."""
 
+    norms_behind: ClassVar[Mapping[str, str]] = {}  # all in a Sequential
+
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = nn.Sequential(
@@ -79,6 +84,8 @@ class ConvBlock(nn.Module):
 
 class UpConv(nn.Module):
     """Twice the size, then a 3x3 convolution with batch norm and ReLU; keys `up.{1,2}.*`."""
+
+    norms_behind: ClassVar[Mapping[str, str]] = {}  # all in a Sequential
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()

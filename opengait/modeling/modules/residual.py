@@ -8,7 +8,7 @@ Networks (Qiu et al., ICCV 2017); the forms here are those of DeepGaitV2 (Fan et
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ class BasicBlock2D(nn.Module):
     """
 
     expansion: ClassVar[int] = 1
+    norms_behind: ClassVar[Mapping[str, str]] = {"conv1": "bn1", "conv2": "bn2"}
 
     def __init__(
         self,
@@ -63,6 +64,8 @@ class BasicBlockP3D(nn.Module):
         stride: of space.
         downsample: the shortcut [n, c_in, s, h, w] -> [n, c, s, h', w'] where size or channels change, else None.
     """
+
+    norms_behind: ClassVar[Mapping[str, str]] = {"shortcut3d": "sbn"}
 
     def __init__(
         self,
@@ -97,6 +100,8 @@ class BasicBlock3D(nn.Module):
         stride: of time, height and width. A temporal stride of 3 goes without temporal padding.
         downsample: the shortcut where size or channels change, else None.
     """
+
+    norms_behind: ClassVar[Mapping[str, str]] = {"conv1": "bn1", "conv2": "bn2"}
 
     def __init__(
         self,
