@@ -88,6 +88,11 @@ def _frames(reader: FolderReader, name: str, kind: _Kind, names: list[str]) -> n
         raise Unusable(UNSAFE, str(error).removeprefix(f"{name}: ")) from error
     except (UnreadableFile, DataError) as error:
         raise Unusable(CUT, str(error).removeprefix(f"{name}: ")) from error
+    if isinstance(value, list):  # one entry a frame
+        try:
+            value = np.asarray(value)
+        except ValueError as error:
+            raise Unusable(SHAPE, f"a list of unequal entries: {error}"[:200]) from error
     if not isinstance(value, np.ndarray):
         raise Unusable(SHAPE, f"an array was expected, found {type(value).__name__}")
     if value.shape[1:] != kind.shape or not value.ndim or value.dtype.kind not in kind.dtypes:

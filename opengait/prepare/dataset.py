@@ -210,17 +210,18 @@ def find_dataset(name: str) -> RawDataset:
     Raises:
         ValueError: no such data set; the message gives the nearest name and all of them.
     """
-    known = {_plain(dataset): dataset for dataset in DATASETS}
-    if _plain(str(name)) not in known:
+    known = {plain_name(dataset): dataset for dataset in DATASETS}
+    if plain_name(str(name)) not in known:
         near = nearest(str(name), DATASETS)
         hint = f" (did you mean '{near}'?)" if near else ""
         raise ValueError(f"no preparation for a data set '{name}'{hint}; known: {', '.join(DATASETS)}")
-    module, _, class_name = DATASETS[known[_plain(str(name))]].partition(":")
+    module, _, class_name = DATASETS[known[plain_name(str(name))]].partition(":")
     dataset: RawDataset = getattr(importlib.import_module(module), class_name)()
     return dataset
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A data set's name as it is compared: CASIA-B*, casia_b_star and CASIA-B-star are one."""
     return re.sub(r"[^a-z0-9]", "", name.lower().replace("*", "star"))
 
 

@@ -38,9 +38,9 @@ class Hid(RawDataset):
         # The last part is there in trees that were brought to the reference's layout.
         path = path.removesuffix(f"/{_TYPE}")
         labelled = rf"(?:^|/)[^/]*(?:train|gallery)[^/]*/(\d{{{self.digits}}})/([^/]+)$"
-        if found := re.search(labelled, path):
+        if found := re.search(labelled, path, re.IGNORECASE):
             return Sequence(found[1], _TYPE, found[2])
-        found = re.search(r"(?:^|/)[^/]*probe[^/]*/([^/]+)$", path)
+        found = re.search(r"(?:^|/)[^/]*probe[^/]*/(?:[^/]*phase[^/]*/)?([^/]+)$", path, re.IGNORECASE)
         return Sequence("probe", _TYPE, found[1]) if found else None
 
     def prepare(self, sequence: Planned, sources: Mapping[str, FolderReader], size: int | None) -> Prepared:

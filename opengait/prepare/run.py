@@ -113,7 +113,8 @@ def _frame_size(dataset: RawDataset, size: int | None) -> int | None:
 
 def _check_folders(raw: Path, out: Path) -> None:
     if not raw.is_dir():
-        raise ValueError(f"{raw}: no such folder; the folder of the download was expected")
+        what = "is a file" if raw.is_file() else "no such folder"
+        raise ValueError(f"{raw}: {what}; the folder of the download was expected, with its archives as they came")
     inner, outer = Path(os.path.realpath(out)), Path(os.path.realpath(raw))
     if inner == outer or outer in inner.parents or inner in outer.parents:
         raise ValueError(f"the output {out} and the raw folder {raw} lie in one another; choose an output beside it")

@@ -47,6 +47,15 @@ def test_arrays_are_kept_as_they_are_in_the_order_of_their_names():
     assert (prepared.found, prepared.dropped) == (FRAMES, [])
 
 
+def test_a_list_of_one_entry_a_frame_is_taken_as_the_array_that_it_is():
+    content = arrays()
+    lists = {"ratios": content["ratios"].tolist(), "sils": list(content["sils"])}
+    prepared = prepare(content | lists)
+    for name, array in content.items():
+        np.testing.assert_array_equal(prepared.arrays[f"090-{name}.pkl"], array)
+        assert prepared.arrays[f"090-{name}.pkl"].dtype == array.dtype
+
+
 @pytest.mark.parametrize(
     ("name", "replacement", "reason"),
     [

@@ -14,7 +14,9 @@ from look_alikes import IN_ARCHIVES, content, look_alike
 from opengait.data.packed import is_packed
 from opengait.data.tree_packing import pack_tree
 from opengait.prepare import prepare
+from opengait.prepare.dataset import DATASETS, find_dataset
 from opengait.synthetic.raw import faults
+from opengait.synthetic.raw.write import find_layout
 
 
 def kept_frames(out: Path) -> dict[str, int]:
@@ -200,6 +202,11 @@ def test_names_of_data_sets(tmp_path):
         prepare("GREWW", tmp_path, tmp_path / "out")
     write_images(tmp_path / "raw/001/nm-01/000")
     assert prepare("casia_b", tmp_path / "raw", tmp_path / "out", workers=1).dataset == "CASIA-B"
+    assert find_dataset("CASIA-B-star").name == find_layout("CASIA-B-star").name == "CASIA-B*"
+    for name in DATASETS:
+        assert find_layout(name.lower()).name == name
+    with pytest.raises(ValueError, match=r"no raw look-alike of 'GREWW' \(did you mean 'GREW'\?\)"):
+        find_layout("GREWW")
 
 
 def test_wrong_arguments_are_refused(tmp_path):
@@ -209,6 +216,7 @@ def test_wrong_arguments_are_refused(tmp_path):
         ({"size": 63}, "even number"),
         ({"workers": 0}, "workers must be"),
         ({"raw": tmp_path / "none"}, "no such folder"),
+        ({"raw": next(raw.rglob("*.png"))}, "is a file; the folder of the download was expected"),
         ({"out": raw / "out"}, "lie in one another"),
         ({"out": tmp_path}, "lie in one another"),
         ({"dataset": "GREW", "size": 64}, "normalised"),
@@ -282,3 +290,11 @@ def test_hid_probes_are_named_by_their_view(tmp_path):
         "probe/default/p2": 6,
     }
     assert report.dropped_frames["wrong size"].examples == ["probe/default/p2/007.png: 32x64, 64x64 was expected"]
+
+
+def test_the_two_phases_of_hid_probes_may_lie_in_one_folder_and_names_in_capitals(tmp_path):
+    write_images(tmp_path / "raw/HID2023_Gallery/00003/s1", shape=(64, 64))
+    write_images(tmp_path / "raw/Probe/phase1/p1", shape=(64, 64))
+    write_images(tmp_path / "raw/Probe/Phase_2/p2", shape=(64, 64))
+    prepare("HID2023", tmp_path / "raw", tmp_path / "out", workers=1)
+    assert set(kept_frames(tmp_path / "out")) == {"00003/default/s1", "probe/default/p1", "probe/default/p2"}

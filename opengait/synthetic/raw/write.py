@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from opengait.prepare.dataset import plain_name
 from opengait.registry import nearest
 from opengait.synthetic import arguments
 from opengait.synthetic.keys import generator
@@ -122,16 +123,17 @@ def _filmed(
 
 
 def find_layout(dataset: str) -> Layout:
-    """The layout of that name.
+    """The layout of that name; capitals, hyphens and the like are not looked at, as `opengait prepare` does it.
 
     Raises:
         ValueError: no such layout; the message gives the nearest name and all of them.
     """
-    if dataset not in LAYOUTS:
+    known = {plain_name(name): name for name in LAYOUTS}
+    if plain_name(str(dataset)) not in known:
         near = nearest(str(dataset), LAYOUTS)
         hint = f" (did you mean '{near}'?)" if near else ""
         raise ValueError(f"no raw look-alike of '{dataset}'{hint}; known: {', '.join(LAYOUTS)}")
-    module, _, name = LAYOUTS[dataset].partition(":")
+    module, _, name = LAYOUTS[known[plain_name(str(dataset))]].partition(":")
     layout: Layout = getattr(importlib.import_module(module), name)()
     return layout
 
