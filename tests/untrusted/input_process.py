@@ -68,7 +68,7 @@ class InputProcess:
         if self._child is None:
             paths = [str(HERE.parent.parent), str(HERE.parent / "engine"), os.environ.get("PYTHONPATH", "")]
             # One arena, so that the limit of address space is one of memory in use.
-            more = {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "OPENGAIT_CACHE": "/nonexistent"}
+            more = {"OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1", "OPENGAIT_CACHE": "/dev/null/none"}
             environment = {**os.environ, **more, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
             self._child = subprocess.Popen(
                 [sys.executable, str(HERE / "input_child.py")],
