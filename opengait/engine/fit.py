@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +13,9 @@ from opengait.data.batch import Batch
 from opengait.data.dataset import GaitDataset
 from opengait.data.transforms import Transform, Transforms, build_transforms
 from opengait.engine.findings import Findings, Level
-from opengait.evaluation.protocol import find_protocol, full_name
+from opengait.evaluation.protocol import Protocol, find_protocol, full_name
 from opengait.evaluation.retrieval import Retrieval
-from opengait.evaluation.runner import check_rerank
+from opengait.evaluation.runner import check_rerank, check_untrained
 from opengait.evaluation.selection import SequenceNames
 from opengait.registry import LOSSES
 
@@ -203,20 +203,37 @@ def check_pairs(
         findings.warning(f"trainer_cfg.sampler.batch_size {size}: with K = 1 {names} has no two sequences of a subject")
 
 
-def check_protocol(config: Mapping[str, Any], dataset: GaitDataset, findings: Findings) -> None:
-    """Whether the protocol finds probes and gallery among the test sequences."""
+def refuse_trained(config: Mapping[str, Any], dataset: GaitDataset, trained_on: Collection[str] | None) -> None:
+    """Keeps a network from being tested on subjects that it was trained on, where the protocol refuses them; before any
+    sequence is embedded.
+
+    Raises:
+        ValueError: there is such a subject.
+    """
+    _, protocol = _protocol(config)
+    if protocol.refuses_trained:
+        check_untrained(Retrieval(protocol, _names(dataset)), trained_on)
+
+
+def _protocol(config: Mapping[str, Any]) -> tuple[str, Protocol]:
     cfg, data_cfg = config["evaluator_cfg"], config["data_cfg"]
     name = data_cfg.get("test_dataset_name") or data_cfg["dataset_name"]
+    return find_protocol(cfg["eval_func"], name, cfg.get("cross_view_gallery", False), cfg.get("protocol"))
+
+
+def _names(dataset: GaitDataset) -> SequenceNames:
+    partition = dataset.partition
+    return SequenceNames.of(dataset.labels, dataset.types, dataset.views, partition.probe, partition.gallery)
+
+
+def check_protocol(config: Mapping[str, Any], dataset: GaitDataset, findings: Findings) -> None:
+    """Whether the protocol finds probes and gallery among the test sequences."""
+    cfg = config["evaluator_cfg"]
     with findings.catching("evaluator_cfg"):
-        title, protocol = find_protocol(
-            cfg["eval_func"], name, cfg.get("cross_view_gallery", False), cfg.get("protocol")
-        )
+        title, protocol = _protocol(config)
         check_rerank(cfg["eval_func"], protocol, cfg.get("rerank"))
         reranked = protocol.submission is not None and (protocol.rerank if cfg.get("rerank") is None else cfg["rerank"])
         findings.info(f"protocol: {full_name(title, protocol, cfg.get('metric', 'euc'), reranked)}")
         if protocol.conditions:
-            names = SequenceNames.of(
-                dataset.labels, dataset.types, dataset.views, dataset.partition.probe, dataset.partition.gallery
-            )
-            for note in Retrieval(protocol, names).notes:
+            for note in Retrieval(protocol, _names(dataset)).notes:
                 findings.warning(f"{title}: {note}")

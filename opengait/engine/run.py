@@ -11,6 +11,7 @@ from opengait.config.compat import COMPAT, said
 from opengait.engine.checkpoint import compat_of, find_checkpoint, load_checkpoint, restore_weights
 from opengait.engine.distributed import choose_device, init_from_environment, is_main, on_main, world_size
 from opengait.engine.evaluator import Evaluator
+from opengait.engine.fit import refuse_trained
 from opengait.engine.hooks.tensorboard import open_writer, write_figures
 from opengait.engine.logs import logging_to
 from opengait.engine.preflight import check_testing
@@ -112,6 +113,7 @@ def test(
         model.save_path = str(folder)
         check_testing(config, evaluator.dataset, evaluator.transforms, model)
         tested, trained_with, evaluator.trained_on = _restore_for_test(model, config, folder, hint, evaluator)
+        refuse_trained(config, evaluator.dataset, evaluator.trained_on)
         evaluator.compat += [place for place in trained_with if place not in evaluator.compat]
         if evaluator.compat and is_main():
             logger.info("%s", said(evaluator.compat))

@@ -185,7 +185,7 @@ def _ranked(
     test: _Test, rerank: bool | None, verify: bool, trained_on: Collection[str] | None, out_dir: str | Path | None
 ) -> Evaluation:
     protocol, retrieval = test.protocol, Retrieval(test.protocol, test.names)
-    notes = _untrained(retrieval, trained_on) if protocol.refuses_trained else []
+    notes = check_untrained(retrieval, trained_on)
     counts: dict[str, Any] = {
         "probes": {condition: len(probes) for condition, probes in retrieval.probes.items()},
         "gallery": {condition: len(gallery) for condition, gallery in retrieval.galleries.items()},
@@ -242,8 +242,15 @@ def _by_reranked_distance(distances: Distances) -> Ranker:
     return ranked
 
 
-def _untrained(retrieval: Retrieval, trained_on: Collection[str] | None) -> list[str]:
-    """Makes sure that no subject of the test was trained on; a note where that is not known."""
+def check_untrained(retrieval: Retrieval, trained_on: Collection[str] | None) -> list[str]:
+    """Where the protocol refuses them, makes sure that no subject of the test was trained on; a note if that is not
+    known.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if not retrieval.protocol.refuses_trained:
+        return []
     if trained_on is None:
         return ["which subjects the network was trained on is not known; if these are among them, the figures are void"]
     taken = np.unique(np.concatenate([*retrieval.probes.values(), *retrieval.galleries.values()]))

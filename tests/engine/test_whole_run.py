@@ -62,13 +62,77 @@ def test_a_run_leaves_log_checkpoint_summary_config_and_figures(
     assert not logging.getLogger("opengait").handlers
 
 
-def test_tensorboard_holds_interval_means_rates_and_images(tree: Path, tmp_path: Path) -> None:
+def events_of(folder: Path) -> Any:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    events = EventAccumulator(str(folder / "summary"))
+    events.Reload()
+    return events
+
+
+def protocols(events: Any) -> dict[str, set[str]]:
+    """Tag -> the texts that stand under it below `protocol/`."""
+    return {
+        tag.removeprefix("protocol/").removesuffix("/text_summary"): {
+            event.tensor_proto.string_val[0].decode() for event in events.Tensors(tag)
+        }
+        for tag in events.Tags()["tensors"]
+        if tag.startswith("protocol/")
+    }
+
+
+def test_every_figure_in_tensorboard_names_its_protocol(tree: Path, tmp_path: Path) -> None:
+    config = tiny_config(tree, trainer_cfg__with_test=True, evaluator_cfg__restore_hint=5)
+    result = engine.train(config, device="cpu", output=tmp_path / "trained")
+    engine.test(config, device="cpu", output=tmp_path / "tested", checkpoint=result.checkpoint)
+    content = json.loads((result.folder / "results" / "CASIA-B-tiny-00005.json").read_text())
+    assert content["protocol"].endswith("Euclidean distance; not re-ranked; official protocol")
+    for folder in (result.folder, tmp_path / "tested" / "CASIA-B" / "TinyNet" / "tiny"):
+        events = events_of(folder)
+        figures = {tag for tag in events.Tags()["scalars"] if tag.startswith("test_accuracy/")}
+        assert {tag.removeprefix("scalar/") for tag in result.figures} == figures
+        assert protocols(events) == {tag: {content["protocol"]} for tag in figures}
+
+
+def test_figures_and_verification_are_the_same_under_any_memory(tree: Path, tmp_path: Path) -> None:
+    told = []
+    for memory in ("1GB", "64KB"):
+        config = tiny_config(tree, evaluator_cfg__verification=True, evaluator_cfg__memory=memory)
+        engine.test(config, device="cpu", output=tmp_path / memory)
+        (path,) = (tmp_path / memory).rglob("results/*.json")
+        told.append(json.loads(path.read_text()))
+    assert told[0] == told[1]
+    assert set(told[0]["verification"]) == {"NM", "BG", "CL"}
+    assert told[0]["verification"]["NM"]["impostor"] > 0
+
+
+def test_a_network_that_knows_the_test_subjects_is_refused_before_any_is_embedded(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    protocol = tmp_path / "held-out.yaml"
+    protocol.write_text(
+        "datasets: [CASIA-B]\n"
+        "protocols: [{eval_func: held_out, name: held out, official: false, refuses_trained: true,\n"
+        "gallery: {types: [nm-01]}, conditions: {all: {types: [nm-05]}}, figures: [{measure: Rank-1, tag: Rank-1}]}]\n"
+    )
+    rule = {"train": "001-004", "test": "005-007"}
+    options = {"evaluator_cfg__protocol": str(protocol), "evaluator_cfg__eval_func": "held_out"}
+    config = tiny_config(tree, data_cfg__dataset_partition=rule, **options)
+    trained = engine.train(config, device="cpu", output=tmp_path / "output")
+    assert set(engine.test(config, device="cpu", output=tmp_path / "output", checkpoint=trained.checkpoint)) == {
+        "scalar/test_accuracy/Rank-1"
+    }
+
+    monkeypatch.setattr(Evaluator, "run", lambda *arguments: pytest.fail("sequences are embedded"))
+    overlap = tiny_config(tree, data_cfg__dataset_partition={"train": "001-003", "test": "004-007"}, **options)
+    with pytest.raises(ValueError, match="1 of the 4 subjects of this test were trained on, such as '004'"):
+        engine.test(overlap, device="cpu", output=tmp_path / "output", checkpoint=trained.checkpoint)
+
+
+def test_tensorboard_holds_interval_means_rates_and_images(tree: Path, tmp_path: Path) -> None:
     config = tiny_config(tree, trainer_cfg__image_iter=4, trainer_cfg__with_test=True)
     result = engine.train(config, device="cpu", output=tmp_path / "output")
-    events = EventAccumulator(str(result.folder / "summary"))
-    events.Reload()
+    events = events_of(result.folder)
     scalars = events.Tags()["scalars"]
     assert {"triplet/loss", "softmax/loss", "brightness", "learning_rate", "throughput/seq_per_s"} <= set(scalars)
     assert {tag.removeprefix("scalar/") for tag in result.figures} <= set(scalars)
