@@ -74,8 +74,13 @@ def span(distances: Distances, embeddings: Tensor, space: Workspace | None = Non
 def _squares(parts: Tensor) -> Tensor:
     """Squared lengths of [n, p, c] in double precision: [p, n]; few at a time, so that they stay in the caches."""
     step = max(1, (1 << 18) // parts[0].numel()) if parts.device.type == "cpu" and len(parts) else max(1, len(parts))
-    some = [chunk.to(torch.float64).square_().sum(dim=2) for chunk in parts.split(step)]
-    return torch.cat(some).T.contiguous()
+    found = torch.empty(parts.shape[:2], dtype=torch.float64, device=parts.device)
+    # Filled again and again: memory taken anew, small results between, would add up to that of all.
+    space = torch.empty((min(step, len(parts)), *parts.shape[1:]), dtype=torch.float64, device=parts.device)
+    for start in range(0, len(parts), step):
+        some = parts[start : start + step]
+        torch.sum(space[: len(some)].copy_(some).square_(), dim=2, out=found[start : start + step])
+    return found.T.contiguous()
 
 
 class Workspace:

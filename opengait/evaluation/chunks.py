@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -82,12 +82,20 @@ class ExactChunk:
                 yield slice(start, stop), block, block
 
 
+class Spaces(NamedTuple):
+    """Workspaces, of the prepared probes and of all that belongs to a block: one chunk is made, and used, at a time."""
+
+    probes: bounds.Workspace
+    block: bounds.Workspace
+
+
 class BoundedChunk:
     """Bounds from single precision, block after block; nothing of the size of the gallery is held."""
 
-    def __init__(self, distances: Distances, probes: Tensor, columns: IntArray, width: int, space: bounds.Workspace):
-        self.distances, self.probes, self.columns, self.width, self.space = distances, probes, columns, width, space
-        self.span = bounds.span(distances, probes)
+    def __init__(self, distances: Distances, probes: Tensor, columns: IntArray, width: int, spaces: Spaces):
+        self.distances, self.probes, self.columns, self.width = distances, probes, columns, width
+        self.space = spaces.block
+        self.span = bounds.span(distances, probes, spaces.probes)
 
     def exact(self, row: IntArray, column: IntArray) -> Tensor:
         return self.distances.pairs(self.probes, row, self.columns[column])
@@ -131,7 +139,7 @@ def _bounded(distances: Distances, probes: IntArray, columns: IntArray) -> Itera
     if distances.device.type == "cpu":
         step, pairs = min(step, _PROBES), min(pairs, _CACHED_PAIRS)
     width = max(1, min(pairs // step, share // (4 * distances.row_bytes)))
-    space = bounds.Workspace(distances.device)
+    spaces = Spaces(bounds.Workspace(distances.device), bounds.Workspace(distances.device))
     for start in range(0, len(probes), step):
         rows = slice(start, min(start + step, len(probes)))
-        yield rows, BoundedChunk(distances, distances.fetch(probes[rows]), columns, width, space)
+        yield rows, BoundedChunk(distances, distances.fetch(probes[rows]), columns, width, spaces)
