@@ -11,6 +11,7 @@ import pytest
 
 from opengait import load_config
 from opengait.config import shipped
+from opengait.config.partition_rule import subjects_of
 from opengait.data.partition import LISTED
 from opengait.prepare.dataset import DATASETS
 
@@ -53,6 +54,21 @@ def test_a_data_set_that_can_be_prepared_is_shown_from_download_to_result(name: 
     (out,) = options(prepare)["--out"]
     for verb in ("train", "test") if name != "HID2023" else ("test",):  # which has no training set
         assert any(words[1] == verb and f"data_cfg.dataset_root={out}" in words for words in shown), verb
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_notes_say_how_long_preparing_takes(name: str) -> None:
+    assert "of one processor" in " ".join((FOLDER / name / "README.md").read_text(encoding="utf-8").split())
+
+
+def test_notes_on_grew_show_the_local_validation_on_subjects_that_were_not_trained_on() -> None:
+    train, test = (words for words in commands("GREW") if any("dataset_partition=" in word for word in words))
+    assert "evaluator_cfg.eval_func=GREW_validation" in test
+    runs = [load_config(words[2], options(words)["--set"]) for words in (train, test)]
+    assert runs[0].trainer_cfg.save_name == runs[1].evaluator_cfg.save_name
+    trained, tested = (run.data_cfg.dataset_partition for run in runs)
+    assert trained == tested
+    assert (len(subjects_of(tested.train)), len(subjects_of(tested.test))) == (19_000, 1_000)
 
 
 def test_every_partition_that_a_config_names_is_shipped_or_explained() -> None:
