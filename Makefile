@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PYTHONDONTWRITEBYTECODE ?= 1
 
-.PHONY: install demo test lint types pytest test-full test-faults gpu-check audit families clean
+.PHONY: install demo test lint types pytest test-full test-faults gpu-check wheels bench bench-full audit families clean
 
 install: $(INSTALLED)
 
@@ -39,8 +39,17 @@ test-faults: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m faults
 
 # On a machine with a CUDA device and no network: its own Python, no environment of ours.
+# The tests, then five networks at their published batch sizes; under ten minutes in all. `make wheels` collects what
+# such a machine lacks.
 gpu-check:
-	$(PYTHON) -m pytest -m gpu
+	status=0; \
+	timeout 210 $(PYTHON) -m pytest -p no:cacheprovider -m gpu $$(grep -rl 'mark\.gpu' tests) || status=1; \
+	PYTHONPATH=$(CURDIR) timeout 380 $(PYTHON) benchmarks/gpu_check.py --seconds 330 || status=1; \
+	exit $$status
+
+wheels: $(INSTALLED)
+	$(BIN)/python benchmarks/wheels.py --out wheels
+
 
 # Ratios against plain forms measured in the same run; wants a machine that does nothing else.
 bench: $(INSTALLED)

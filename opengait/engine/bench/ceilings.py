@@ -57,7 +57,7 @@ def _seconds(work: Work, device: torch.device) -> float:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What a device reaches at most: float32 matrix products, and copies of memory.
+    """What a device reaches at most: matrix products, and copies of memory.
 
     Attributes:
         flops: floating-point operations a second.
@@ -68,14 +68,15 @@ class Ceilings:
     bytes: float
 
     @classmethod
-    def of(cls, device: torch.device, size: int | None = None) -> Ceilings:
+    def of(cls, device: torch.device, size: int | None = None, dtype: torch.dtype = torch.float32) -> Ceilings:
         """Measured now: a square product, and a copy of an array far larger than the caches.
 
         Args:
             size: rows of the square matrices; the copied array grows with it.
+            dtype: of the product.
         """
         size = size or (8192 if device.type == "cuda" else 2048)
-        a = torch.randn(size, size, device=device)
+        a = torch.randn(size, size, device=device, dtype=dtype)
         product = median_seconds(lambda: a @ a, device)
         source = torch.empty(size * (1 << 15), dtype=torch.float32, device=device)
         target = torch.empty_like(source)
