@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import logging
 import os
 import pickle
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -195,8 +196,30 @@ def write_sequence(out: str, folder: str, arrays: Mapping[str, np.ndarray]) -> d
 def write_whole(out: Path, path: Path, content: bytes) -> None:
     """Under a temporary name first, in the top folder, where one that is left behind is in no sequence."""
     temporary = out / f"{_UNFINISHED}{os.getpid()}"
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # a full disk has use for the room
+        raise
+
+
+@contextlib.contextmanager
+def full_disk_told(out: Path) -> Iterator[None]:
+    """Where the disk is full, says so with the folder and what to do; what is whole by then stays.
+
+    Raises:
+        OSError: there is no room left.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            f"{out}: {os.strerror(error.errno)}; make room and give the same command again, which goes on where this "
+            "one stopped"
+        ) from error
 
 
 def remove_unfinished(out: Path) -> None:

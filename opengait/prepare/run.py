@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from opengait.prepare.dataset import LeftOut, Plan, Planned, RawDataset, check_recognised, find_dataset
 from opengait.prepare.folders import OpenFolders, listing_digest
-from opengait.prepare.output import REPORT_FILE, WORK_FOLDER, Entry, Output, write_sequence
+from opengait.prepare.output import REPORT_FILE, WORK_FOLDER, Entry, Output, full_disk_told, write_sequence
 from opengait.prepare.pool import Pool, worker_count
 from opengait.prepare.raw_tree import scan
 from opengait.prepare.report import PrepareReport, make_report
@@ -63,6 +63,7 @@ def prepare(
     Raises:
         ValueError: an unknown data set, a raw folder that holds another or none, an archive that cannot be read or
             means harm, or an output folder that holds something else or is being written.
+        OSError: no room on the disk. What is whole by then stays.
     """
     from opengait.prepare.packed import is_finished, pack, tree_folder
 
@@ -77,7 +78,7 @@ def prepare(
         log.info("%s is a finished packed store, and stays as it is; remove it to prepare it again", out)
         return PrepareReport.from_json(out, json.loads((out / REPORT_FILE).read_text()))
     tree = tree_folder(out) if packed else out
-    with Output(tree, settings) as output, Pool(count) as pool:
+    with full_disk_told(out), Output(tree, settings) as output, Pool(count) as pool:
         plan = _plan(reader, raw, tree, pool, password, progress)
         written = 0
         bar = tqdm(total=len(plan.sequences), desc="prepare", unit="sequence", disable=not _shown(progress))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import pickle
@@ -244,6 +245,29 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
     prepare("CASIA-B", raw, tmp_path / "store", packed=True, workers=1)
     with pytest.raises(ValueError, match="was prepared otherwise"):
         prepare("CASIA-B", raw, tmp_path / "store", workers=1)
+
+
+def test_a_full_disk_is_told_and_the_next_call_goes_on(tmp_path, monkeypatch):
+    raw = tmp_path / "raw"
+    for number in range(1, 25):  # more than are prepared at once
+        write_images(raw / f"{number:03d}/nm-01/000")
+    prepare("CASIA-B", raw, tmp_path / "whole", workers=1, progress=False)
+    write_bytes, room = Path.write_bytes, iter(range(20))
+
+    def write(path: Path, content: bytes) -> int:
+        if next(room, None) is None:
+            write_bytes(path, content[:10])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_bytes(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", write)
+    with pytest.raises(OSError, match=r"out: No space left on device; make room and give the same command again"):
+        prepare("CASIA-B", raw, tmp_path / "out", workers=1, progress=False)
+    assert not list((tmp_path / "out").glob(".opengait-unfinished-*"))
+    monkeypatch.undo()
+    report = prepare("CASIA-B", raw, tmp_path / "out", workers=1, progress=False)
+    assert (report.written, report.kept) == (8, 16)
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
 
 
 def test_two_calls_do_not_write_one_folder(tmp_path):
