@@ -31,20 +31,33 @@ def run_with(root: Path, end: End, timeout: int, **changes: Any) -> tuple[list[i
     run = Run(write_config(write_tree(root), trainer_cfg__dist_timeout_s=timeout, **changes), root / "output", 2)
     started = run.start(end=end)
     for process in started:
-        process.join(120)
+        process.join(600)
     statuses = [process.exitcode for process in started]
     for process in started:
         process.kill()
     return statuses, run.printed.read_text()
 
 
+def run_with_a_hanging(root: Path, place: str, call: int, rank: int, **changes: Any) -> str:
+    """What two processes printed of which one hangs; both have ended with status 1, and the other one named it.
+
+    Where the machine is busy, a process may be late without hanging; then all is done again with more time.
+    """
+    printed = ""
+    for timeout in (3, 15, 90):
+        folder = root / str(timeout)
+        folder.mkdir()
+        statuses, printed = run_with(folder, End(place, call, rank=rank, number=0), timeout, **changes)
+        other = f"did not arrive: rank {1 - rank} waited {timeout} s"
+        named = re.search(rf"LostProcessError: rank {rank} of 2 \(host \S+, process \d+\) {other}", printed)
+        if named and statuses == [1, 1]:
+            return printed
+    raise AssertionError(printed)
+
+
 @pytest.mark.slow
 def test_a_process_that_hangs_is_named_and_ends_too(tmp_path: Path) -> None:
-    statuses, printed = run_with(tmp_path, End(STEP, 2, rank=1, number=0), timeout=6)
-    assert statuses == [1, 1], printed
-    assert re.search(
-        r"LostProcessError: rank 1 of 2 \(host \S+, process \d+\) did not arrive: rank 0 waited 6 s", printed
-    )
+    printed = run_with_a_hanging(tmp_path, STEP, 2, rank=1)
     assert "rank 1: the others have given up waiting; it stands at" in printed
     assert "in come" in printed  # where it slept
 
@@ -64,10 +77,7 @@ def test_a_process_that_hangs_is_named_and_ends_too(tmp_path: Path) -> None:
 def test_wherever_a_process_hangs_it_is_named(tmp_path: Path, place: str, rank: int) -> None:
     if place == "os:fsync" and rank:
         pytest.skip("only the first process writes")
-    changes = {"trainer_cfg__with_test": True, "trainer_cfg__save_iter": 3}
-    statuses, printed = run_with(tmp_path, End(place, 1, rank=rank, number=0), timeout=10, **changes)
-    assert statuses == [1, 1], printed
-    assert re.search(rf"LostProcessError: rank {rank} of 2 \(.*\) did not arrive: rank {1 - rank} waited 10 s", printed)
+    run_with_a_hanging(tmp_path, place, 1, rank, trainer_cfg__with_test=True, trainer_cfg__save_iter=3)
 
 
 @pytest.mark.faults

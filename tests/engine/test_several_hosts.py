@@ -102,6 +102,18 @@ def assert_same_runs(found: Path, expected: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_process_that_dies_is_replaced(hosts: list[Host], root: Path, tmp_path: Path) -> None:
+    """In three iterations; their bits are compared in the long form."""
+    brief = {"trainer_cfg__total_iter": 3, "trainer_cfg__save_iter": 1, "trainer_cfg__keep_last": 1}
+    job = write_job(tmp_path / "job.json", training(root, tmp_path / "output", **brief), End(STEP, 2, rank=1))
+    launch = Launch(hosts, job, restarts=2)
+    assert launch.statuses() == [0, 0], launch.text()
+    assert "going on after iteration 1" in launch.text()
+    folder = folder_of(tmp_path / "output")
+    assert [number for number, _ in list_checkpoints(folder / "checkpoints", "tiny")] == [3]
+
+
+@pytest.mark.faults
 def test_a_process_that_dies_is_replaced_and_two_hosts_end_with_the_bits_of_one(
     hosts: list[Host], root: Path, whole: Path, tmp_path: Path
 ) -> None:

@@ -23,7 +23,7 @@ from opengait.engine.run_folder import run_folder
 from opengait.engine.trainer import Trainer, TrainResult
 
 LONG = {"trainer_cfg__total_iter": 100000, "trainer_cfg__log_iter": 2, "data_cfg__num_workers": 1}
-PATIENCE_S = 120  # of tests, for machines that are busy
+PATIENCE_S = 600  # of tests, for machines that are busy
 
 
 def wait_for(condition: Any, what: str) -> None:
