@@ -23,7 +23,8 @@ class Hid(RawDataset):
 
     Every sequence becomes `<id>/default/<sequence>`, a probe `probe/default/<sequence>`: the submission file names a
     probe by its view, so the view is the sequence's name. (The reference implementation has type and view the other way
-    round, and its rows would all begin with `default`.)
+    round, and its rows would all begin with `default`.) Gallery and probes in one folder, `<id>/<sequence>` beside
+    `probe/<sequence>`, are taken too.
     """
 
     suffixes = (".png", ".jpg", ".jpeg", ".bmp")
@@ -35,13 +36,14 @@ class Hid(RawDataset):
     """height and width of frames; None where only those of one sequence have to be equal"""
 
     def identify(self, path: str) -> Sequence | None:
-        # The last part is there in trees that were brought to the reference's layout.
-        path = path.removesuffix(f"/{_TYPE}")
-        labelled = rf"(?:^|/)[^/]*(?:train|gallery)[^/]*/(\d{{{self.digits}}})/([^/]+)$"
-        if found := re.search(labelled, path, re.IGNORECASE):
-            return Sequence(found[1], _TYPE, found[2])
-        found = re.search(r"(?:^|/)[^/]*probe[^/]*/(?:[^/]*phase[^/]*/)?([^/]+)$", path, re.IGNORECASE)
-        return Sequence("probe", _TYPE, found[1]) if found else None
+        # Left out is the level that trees in the reference's layout have; there, `probe` is one of the subjects.
+        *above, view = [part for part in path.split("/") if part != _TYPE] or [""]
+        if not above:
+            return None
+        phase = len(above) > 1 and "phase" in above[-1].lower()
+        if "probe" in above[-1].lower() or (phase and "probe" in above[-2].lower()):
+            return Sequence("probe", _TYPE, view)
+        return Sequence(above[-1], _TYPE, view) if re.fullmatch(rf"\d{{{self.digits}}}", above[-1]) else None
 
     def prepare(self, sequence: Planned, sources: Mapping[str, FolderReader], size: int | None) -> Prepared:
         reader = sources["silhouettes"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -50,18 +51,36 @@ def scan(
     """
     found = _walk(raw, "", ignored)
     folders, skipped, archives = found.folders, found.skipped, found.archives
+    copies: dict[str, str] = {}
     for _ in range(_DEEPEST):
         following: list[tuple[str, str]] = []
         places = dict(archives)
-        for path, listed in run(partial(contents, work=work, password=password), sorted(places)):
-            inner = _placed(path, places[path], listed, ignored)
-            folders += inner.folders
-            skipped += inner.skipped
-            following += inner.archives
+        with _named_as_downloaded(copies):
+            for path, listed in run(partial(contents, work=work, password=password), sorted(places)):
+                inner = _placed(path, places[path], listed, ignored)
+                folders += inner.folders
+                skipped += inner.skipped
+                following += inner.archives
+                for copy, folder in listed.nested:
+                    name = posixpath.join(folder, os.path.basename(copy))
+                    copies[copy] = f"{copies.get(path, path)}: {name}"
         archives = following
         if not archives:
             return sorted(folders), sorted(skipped)
-    raise ValueError(f"{archives[0][0]}: archives in archives more than {_DEEPEST} deep; unpack the outer ones by hand")
+    name = copies.get(archives[0][0], archives[0][0])
+    raise ValueError(f"{name}: archives in archives more than {_DEEPEST} deep; unpack the outer ones by hand")
+
+
+@contextmanager
+def _named_as_downloaded(copies: Mapping[str, str]) -> Iterator[None]:
+    """An archive in an archive is read from a copy; errors name it by where it lies in the download."""
+    try:
+        yield
+    except ValueError as error:
+        path, colon, said = str(error).partition(": ")
+        if path not in copies:
+            raise
+        raise ValueError(f"{copies[path]}{colon}{said}") from error
 
 
 def _placed(path: str, place: str, listed: Contents, ignored: Ignored) -> _Found:

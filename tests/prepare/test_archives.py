@@ -141,6 +141,14 @@ def test_every_kind_of_archive_is_read(name, download, tmp_path, wanted):
     assert content(tmp_path / "out") == wanted
 
 
+def test_an_archive_in_an_archive_is_named_by_where_it_lies_in_the_download(download, tmp_path):
+    whole = tar(FRAMES, "w:gz")
+    raw = download(GaitDatasetB_silh__zip=zipped({"silh/001.tar.gz": whole, "silh/002.tar.gz": whole[:-40]}))
+    with pytest.raises(ValueError, match=r"GaitDatasetB_silh\.zip: silh/002\.tar\.gz: cut off or damaged") as refused:
+        prepare("CASIA-B", raw, tmp_path / "out", workers=1)
+    assert str(refused.value).startswith(str(raw))
+
+
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.xz", "zip"])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 def test_archives_that_are_cut_off_are_named(kind, share, download, tmp_path):

@@ -316,6 +316,16 @@ def test_hid_probes_are_named_by_their_view(tmp_path):
     assert report.dropped_frames["wrong size"].examples == ["probe/default/p2/007.png: 32x64, 64x64 was expected"]
 
 
+@pytest.mark.parametrize("default", ["", "/default"])
+def test_gallery_and_probes_of_hid_may_be_merged_into_one_folder(tmp_path, default):
+    for sequence in ("00003/s1", "00004/s1", "probe/p1"):
+        write_images(tmp_path / f"raw/{sequence}{default}", shape=(64, 64))
+    write_images(tmp_path / "raw/003/s1", shape=(64, 64))
+    report = prepare("HID2023", tmp_path / "raw", tmp_path / "out", workers=1)
+    assert set(kept_frames(tmp_path / "out")) == {"00003/default/s1", "00004/default/s1", "probe/default/p1"}
+    assert (report.subjects, report.left_out["not part of the layout"].examples) == (2, ["003/s1"])
+
+
 def test_the_two_phases_of_hid_probes_may_lie_in_one_folder_and_names_in_capitals(tmp_path):
     write_images(tmp_path / "raw/HID2023_Gallery/00003/s1", shape=(64, 64))
     write_images(tmp_path / "raw/Probe/phase1/p1", shape=(64, 64))
