@@ -18,15 +18,17 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import engine_tiny  # noqa: F401 - registers its networks
 import torch
 import torch.utils.tensorboard
-from engine_processes import free_port
+from engine_processes import free_port, process_environment
 
 from opengait.config import load_config
 from opengait.engine import run as engine_run
@@ -107,6 +109,9 @@ def train(config: str, output: str, resume: str, environment: dict[str, str], en
 def context() -> ForkServerContext:
     found = multiprocessing.get_context("forkserver")
     found.set_forkserver_preload([__name__, *LATER])
+    # Before Python 3.14 the server looks for these modules in PYTHONPATH alone, and starts without those it misses.
+    with mock.patch.dict(os.environ, PYTHONPATH=process_environment()["PYTHONPATH"]):
+        forkserver.ensure_running()
     return found
 
 
