@@ -225,7 +225,7 @@ def test_one_fault_can_be_asked_for(tmp_path):
 @pytest.mark.parametrize(
     ("dataset", "options", "words"),
     [
-        ("CASIAB", {}, ["CASIAB", "did you mean 'CASIA-B'", "Gait3D"]),
+        ("CASIA-BB", {}, ["CASIA-BB", "did you mean 'CASIA-B'", "Gait3D"]),
         ("CASIA-B", {"types": ["nm-07"]}, ["types", "nm-07", "nm-01"]),
         ("CASIA-B", {"types": "nm-01"}, ["types", "list"]),
         ("OUMVLP", {"views": ["018"]}, ["views", "018", "015"]),
