@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,8 @@ def full_precision(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def no_autocast(x: Tensor) -> torch.autocast:
+def no_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
     """Context in which autocast leaves operations on the device of `x` alone."""
+    if x.device.type == "meta":  # tensors without values, by which work is counted; torch knows no autocast for them
+        return contextlib.nullcontext()
     return torch.autocast(x.device.type, enabled=False)
