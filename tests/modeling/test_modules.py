@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from opengait.modeling.modules import (
     SetBlockWrapper,
     frame_max,
 )
+from opengait.modeling.modules.convolutions import Conv3d
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -213,6 +215,22 @@ def test_heads_stay_in_float32_under_autocast(layer: nn.Module) -> None:
 def test_heads_name_the_number_of_parts_they_expect(layer: nn.Module) -> None:
     with pytest.raises(ValueError, match=r"parts_num 3\), found \[6, 4, 2\]"):
         layer(torch.zeros(6, 4, 2))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(3, 1, 1), ((3, 1, 1), (3, 1, 1), 0), ((3, 1, 1), 1, (1, 0, 0))]
+)
+def test_one_short_sequence_gives_the_same_without_gradients(kernel: Any, stride: Any, padding: Any) -> None:
+    torch.manual_seed(0)
+    layer = Conv3d(2, 3, kernel, stride=stride, padding=padding)
+    for layout in (torch.contiguous_format, torch.channels_last_3d):
+        x = torch.randn(1, 2, 7, 6, 5).contiguous(memory_format=layout)
+        with torch.no_grad():
+            assert layer._hands_over(x)
+            found = layer(x)
+        assert not layer._hands_over(x)
+        exact = F.conv3d(x.double(), layer.weight.double(), layer.bias.double(), layer.stride, layer.padding)
+        torch.testing.assert_close(found.double(), exact, rtol=1e-5, atol=1e-5)
 
 
 def test_keys_of_the_basic_convolutions() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from opengait.modeling.modules.convolutions import Conv3d
 from opengait.modeling.modules.frames import checked_lengths
 
 
-class SequenceConv3d(nn.Conv3d):
+class SequenceConv3d(Conv3d):
     """A 3-D convolution over frames, height and width that also takes sequences packed end to end; keys of Conv3d.
 
     Between packed sequences it sees as many empty frames as it pads at the ends of a single one, so each sequence
