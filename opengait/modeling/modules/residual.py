@@ -15,10 +15,7 @@ from torch import Tensor, nn
 
 from opengait.modeling.modules.frames import SetBlockWrapper
 from opengait.modeling.modules.temporal import SequenceConv3d
-
-
-def _conv3x3(in_channels: int, channels: int, stride: int | tuple[int, int] = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1, bias=False)
+from opengait.modeling.modules.winograd import Conv3x3
 
 
 class BasicBlock2D(nn.Module):
@@ -41,10 +38,10 @@ class BasicBlock2D(nn.Module):
         downsample: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.conv1 = _conv3x3(in_channels, channels, stride)
+        self.conv1 = Conv3x3(in_channels, channels, stride)
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU(inplace=True)
-        self.conv2 = _conv3x3(channels, channels)
+        self.conv2 = Conv3x3(channels, channels)
         self.bn2 = nn.BatchNorm2d(channels)
         self.downsample = downsample
 
@@ -77,9 +74,9 @@ class BasicBlockP3D(nn.Module):
         super().__init__()
         self.relu = nn.ReLU(inplace=True)
         self.conv1 = SetBlockWrapper(
-            nn.Sequential(_conv3x3(in_channels, channels, stride), nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+            nn.Sequential(Conv3x3(in_channels, channels, stride), nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
         )
-        self.conv2 = SetBlockWrapper(nn.Sequential(_conv3x3(channels, channels), nn.BatchNorm2d(channels)))
+        self.conv2 = SetBlockWrapper(nn.Sequential(Conv3x3(channels, channels), nn.BatchNorm2d(channels)))
         self.shortcut3d = SequenceConv3d(channels, channels, (3, 1, 1), padding=(1, 0, 0), bias=False)
         self.sbn = nn.BatchNorm3d(channels)
         self.downsample = downsample
