@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from opengait.data.loader import train_loader
 from opengait.data.transforms import build_transforms
 from opengait.engine import hooks
 from opengait.engine.accumulation import Accumulation, check_accumulation, no_targets
+from opengait.engine.ahead import CudaLane, one_ahead
 from opengait.engine.checkpoint import FORMAT
 from opengait.engine.class_shards import ClassShards, check_elementwise
 from opengait.engine.distributed import (
@@ -219,7 +220,13 @@ class Trainer:
             return self.network(inputs)
 
     def batches(self) -> Iterator[Batch]:
-        """This process's batches from the next draw on, without end; all of the same number of sequences."""
+        """This process's batches from the next draw on, without end; all of the same number of sequences. Those for a
+        GPU are on their way there while it computes the one before."""
+        batches = self._read()
+        return one_ahead(batches, CudaLane(self.device)) if self.device.type == "cuda" else batches
+
+    def _read(self) -> Generator[Batch, None, None]:
+        """The batches as the loader or the resident data give them."""
         resident = self.resident
         loader = train_loader(
             self.dataset if resident is None else resident.rows,

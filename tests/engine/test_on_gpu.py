@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from opengait.data.tree_packing import pack_tree
 from opengait.engine.checkpoint import load_checkpoint
 from opengait.engine.evaluator import Evaluator
 from opengait.engine.sync_batchnorm import _SynchronisedNorm
+from opengait.engine.trainer import Trainer
 from opengait.modeling.build import build_model
 
 pytestmark = [
@@ -69,6 +71,50 @@ def test_resident_data_give_the_same_bits_as_a_loader(tree: Path, tmp_path: Path
     expected, *others = (load_checkpoint(result.checkpoint or "")["model"] for result in results)
     for found in others:
         assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_batches_sent_ahead_are_whole_when_they_are_computed(tree: Path, tmp_path: Path, resident: bool) -> None:
+    """Also while the device is busy, and after batches before them have been let go of."""
+    root = str(pack_tree(tree / "tree", progress=False).out)
+    config = tiny_config(tree, data_cfg__dataset_root=root, data_cfg__resident=resident, data_cfg__num_workers=1)
+    trainer = Trainer(config, tmp_path, device=torch.device("cuda", 0))
+    work = torch.randn(2048, 2048, device="cuda")
+    batches, expected = trainer.batches(), trainer._read()
+    sums, found = [], []
+    for _ in range(30):
+        for _ in range(5):
+            work = (work @ work).clamp(-1, 1)
+        batch = next(batches)
+        weights = torch.arange(batch.frames[0].numel(), device="cuda").remainder(97)
+        found.append((batch.frames[0].long().flatten() * weights).sum() + batch.labels.sum())
+        del batch
+        sums.append(next(expected).to("cpu"))
+    for one, whole in zip(found, sums, strict=True):
+        weights = torch.arange(whole.frames[0].numel()).remainder(97)
+        assert int(one) == int((whole.frames[0].long().flatten() * weights).sum() + whole.labels.sum())
+    batches.close()  # type: ignore[attr-defined]
+    expected.close()
+
+
+def test_an_iteration_waits_for_the_device_once(tree: Path, tmp_path: Path) -> None:
+    """For the flag that says whether the step counts; nothing else reads from the device."""
+    config = tiny_config(tree, trainer_cfg__precision="bf16")
+    trainer = Trainer(config, tmp_path, device=torch.device("cuda", 0))
+    batches = trainer.batches()
+    for _ in range(3):
+        trainer.train_step(next(batches))
+    batch = next(batches)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            trainer.train_step(batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    waits = [one for one in said if "synchronizing CUDA operation" in str(one.message)]
+    assert len(waits) <= 1, [f"{one.filename}:{one.lineno}" for one in waits]
+    batches.close()  # type: ignore[attr-defined]
 
 
 def test_embeddings_equal_those_of_a_cpu(tree: Path, tmp_path: Path) -> None:
