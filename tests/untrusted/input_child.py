@@ -80,7 +80,7 @@ def protocol(folder: Path) -> None:
 
 @functools.cache
 def _settings(root: Path, hint: str | int) -> Any:
-    return tiny_config(root, trainer_cfg__restore_hint=hint)
+    return tiny_config(root, trainer_cfg__restore_hint=hint, optimizer_cfg={"solver": "Adam", "lr": 0.01})
 
 
 def _train(folder: Path, hint: str | int = 0) -> None:

@@ -271,15 +271,12 @@ def judge(answer: dict[str, Any], names: str) -> None:
         assert len(answer["message"]) < 20_000, said
 
 
-def try_cases(kind: str, number: int, base: Path, process: InputProcess, *, anew: bool = False) -> None:
-    """`anew`: other cases in every run."""
+def attempt_cases(kind: str, number: int, base: Path, process: InputProcess, *, derandomize: bool) -> None:
     writers = Writers(base)
-    cases, refused = process.cases, process.refused
-    process.first_peak, process.slowest = 0, 0.0
 
     @settings(
         max_examples=number,
-        derandomize=not anew,
+        derandomize=derandomize,
         database=None,
         deadline=None,
         phases=[Phase.generate, Phase.shrink],
@@ -292,6 +289,13 @@ def try_cases(kind: str, number: int, base: Path, process: InputProcess, *, anew
         judge(process.attempt(kind, folder), names)
 
     one()
+
+
+def try_cases(kind: str, number: int, base: Path, process: InputProcess, *, anew: bool = False) -> None:
+    """`anew`: other cases in every run."""
+    cases, refused = process.cases, process.refused
+    process.first_peak, process.slowest = 0, 0.0
+    attempt_cases(kind, number, base, process, derandomize=not anew)
     log.info(
         "%s: %d cases, %d of them refused, the slowest took %.1f s, %d MiB more than at the first",
         kind,
@@ -303,6 +307,19 @@ def try_cases(kind: str, number: int, base: Path, process: InputProcess, *, anew
     assert process.cases - cases >= number * 0.7  # few kinds of change are so alike that they are not tried again
     assert process.refused - refused >= number * 0.2  # or nothing was changed
     assert process.last_peak - process.first_peak < MOST_GROWTH
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_inputs_that_nobody_changed_are_read(
+    kind: str, base: Path, process: InputProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the others would be refused for a reason of the tests' own."""
+    for name in ("changed_bytes", "changed_tree"):
+        monkeypatch.setitem(globals(), name, st.just)
+    cases, refused = process.cases, process.refused
+    attempt_cases(kind, 6, base, process, derandomize=True)
+    mixed = kind in ("pickle", "packed")  # values that are no frames, files that are absent
+    assert process.refused - refused < (process.cases - cases if mixed else 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
