@@ -13,6 +13,7 @@ from batches import apply, batch_of, noise
 
 from opengait.data.transforms import build_transforms
 from opengait.data.transforms.draws import Draws
+from opengait.data.transforms.recycled import Recycled
 from opengait.data.transforms.silhouette import scaled
 
 
@@ -166,6 +167,6 @@ def test_no_operation_casts_only() -> None:
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.int64])
 def test_scaling_in_one_pass_has_the_bits_of_two(dtype: torch.dtype, divisor: float) -> None:
     frames = torch.arange(256).reshape(1, 2, 4, 32).to(dtype)[..., 3:-5]
-    found = scaled(frames, divisor)
+    found = scaled(frames, divisor, Recycled())
     assert found.dtype == torch.float32
     assert torch.equal(found, frames.float() / divisor)

@@ -11,18 +11,18 @@ from torch import Tensor
 from opengait.data.errors import DataError
 from opengait.data.transforms.base import Transform
 from opengait.data.transforms.draws import Draws
+from opengait.data.transforms.recycled import Recycled
 
 
-def scaled(frames: Tensor, divisor: float) -> Tensor:
+def scaled(frames: Tensor, divisor: float, memory: Recycled) -> Tensor:
     """Float32 frames / divisor; the same bits whichever way it is computed.
 
     On a CPU uint8 frames are converted and divided in one pass (NumPy's, which buffers; torch would convert all of them
-    first). Most of the time of two passes goes into taking two arrays from the system, page by page.
+    first), into memory that was used before: most of the time goes into taking arrays from the system, page by page.
     """
     if frames.device.type != "cpu" or frames.dtype != torch.uint8:
         return frames.float() / divisor
-    # Not memory of large pages, which NumPy asks for: at times the system takes long to find some.
-    result = torch.empty(frames.shape, dtype=torch.float32)
+    result = memory.empty(frames.shape)
     np.divide(frames.numpy(), np.float32(divisor), out=result.numpy(), dtype=np.float32, casting="unsafe")
     return result
 
@@ -37,6 +37,7 @@ class BaseSilTransform(Transform):
 
     def __init__(self, divsor: float = 255.0, img_shape: Sequence[int] | None = None) -> None:
         self.divsor = _check_divisor(divsor)
+        self._memory = Recycled()
         self.img_shape = None if img_shape is None else tuple(img_shape)
 
     def __call__(self, frames: Tensor, draws: Draws) -> Tensor:
@@ -48,7 +49,7 @@ class BaseSilTransform(Transform):
                     f"{list(frames.shape[2:])}"
                 )
             frames = frames.reshape(*frames.shape[:2], *self.img_shape)
-        return scaled(frames, self.divsor)
+        return scaled(frames, self.divsor, self._memory)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         return (height, width) if self.img_shape is None else (self.img_shape[-2], self.img_shape[-1])
@@ -65,6 +66,7 @@ class BaseSilCuttingTransform(Transform):
 
     def __init__(self, divsor: float = 255.0, cutting: int | None = None) -> None:
         self.divsor = _check_divisor(divsor)
+        self._memory = Recycled()
         if cutting is not None and (type(cutting) is not int or cutting < 0):
             raise DataError(f"{type(self).__name__}: cutting is a whole number of columns or null, found {cutting!r}")
         self.cutting = cutting
@@ -72,7 +74,7 @@ class BaseSilCuttingTransform(Transform):
     def __call__(self, frames: Tensor, draws: Draws) -> Tensor:
         """[n, s, h, w] -> [n, s, h, w - 2 cutting]."""
         cut = self._columns(frames.shape[-1])
-        return scaled(frames[..., cut : frames.shape[-1] - cut], self.divsor)
+        return scaled(frames[..., cut : frames.shape[-1] - cut], self.divsor, self._memory)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         return height, width - 2 * self._columns(width)
