@@ -5,9 +5,9 @@ one pass. The plain form makes float frames of every sequence in the main proces
 same sequences, and the inputs are compared. Processor time of the main thread (`time.thread_time`); torch has one
 thread, so that no part of the work hides in others. Run from the project's root: `python benchmarks/pipeline.py`.
 
-Where a CPU scales, a tenth of the plain form is not reached: of its 94 to 100 ms it would leave 10, and the pass alone,
-15.7 MB read and 43 MB written into memory that was used before, takes 6, the pages of the batch's shared file about as
-much again, receiving it 7. Scaling in the workers would bring 43 MB through such a file in place of 15.7.
+Where a CPU scales, a tenth of the plain form is not reached: of its 94 to 100 ms it would leave 10. Ours takes 7 to
+receive a batch, and 10 for a pass that alone, from and to memory that was used before, takes 6: 15.7 MB read, 43 MB
+written. Scaling in the workers would bring those 43 MB through shared memory in place of the 15.7.
 """
 
 from __future__ import annotations
