@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from opengait.engine.checkpoint import (
     CheckpointError,
     compat_of,
@@ -252,14 +254,27 @@ def _check_moments(trainer: Trainer, stored: Mapping[str, Any], path: str | Path
     numbers = [number for group in stored["param_groups"] for number in group["params"]]
     parameters = [parameter for group in groups for parameter in group["params"]]
     kept = {name for moments in stored["state"].values() for name in moments}
-    for number, parameter in zip(numbers, parameters, strict=True):
+    kinds: dict[tuple[int, str], str] = {}
+    owners = [place for place, group in enumerate(groups) for _ in group["params"]]
+    for number, parameter, owner in zip(numbers, parameters, owners, strict=True):
         if missing := sorted(kept - stored["state"].get(number, dict.fromkeys(kept)).keys()):
             raise CheckpointError(f"{path}: its optimiser has no {missing[0]} for parameter {number}; {advice}")
         for name, value in stored["state"].get(number, {}).items():
+            first = kinds.setdefault((owner, name), _kind(value)) if parameter.ndim else _kind(value)
+            if first != _kind(value):
+                found = f"{name} of two kinds: {first}, and {_kind(value)} for parameter {number}"
+                raise CheckpointError(f"{path}: its optimiser has {found}; {advice}")
             shape = getattr(value, "shape", ())
             if len(shape) and shape != parameter.shape:
                 found = f"{name} {list(shape)} for a parameter {list(parameter.shape)}"
                 raise CheckpointError(f"{path}: its optimiser has {found}; {advice}")
+
+
+def _kind(value: Any) -> str:
+    """What an optimiser keeps under a name: the same for all of a group, or its fused step ends in an exception."""
+    if isinstance(value, Tensor):
+        return "a tensor" if value.ndim else "a number in a tensor"
+    return "a number" if isinstance(value, int | float) else str(value)[:80]
 
 
 def _restore_progress(trainer: Trainer, state: Mapping[str, Any], iteration: int) -> None:

@@ -280,3 +280,18 @@ def test_every_process_gets_its_own_generator_back(own: int, monkeypatch: pytest
 def test_unknown_way_to_resume(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected one of no, auto"):
         engine.train(tiny_config(tree), resume="maybe", output=tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize(("name", "value"), [("exp_avg", None), ("exp_avg", torch.ones(())), ("step", 3)])
+def test_an_optimiser_that_keeps_two_kinds_of_things_is_an_error(
+    tree: Path, tmp_path: Path, name: str, value: Any
+) -> None:
+    done = run(tree, tmp_path, trainer_cfg__total_iter=2)
+    assert done.checkpoint is not None
+    state = load_checkpoint(done.checkpoint)
+    state["optimizer"]["state"][2][name] = value
+    torch.save(state, done.checkpoint)
+    with pytest.raises(
+        CheckpointError, match=rf"tiny-00002\.pt: its optimiser has {name} of two kinds: .* parameter 2"
+    ):
+        run(tree, tmp_path, resume="auto")
