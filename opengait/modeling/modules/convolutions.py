@@ -40,14 +40,14 @@ class Conv3d(nn.Conv3d):
 
     def _hands_over(self, x: Tensor) -> bool:
         return (
-            len(x) == 1
+            not torch.compiler.is_compiling()
+            and len(x) == 1
             and x.device.type == "cpu"
             and x.dtype == self.weight.dtype == torch.float32
             and self.in_channels > 1  # where there is one, the products are the faster ones
             and self.padding_mode == "zeros"
             and not torch.is_grad_enabled()
             and not torch.is_autocast_enabled("cpu")
-            and not torch.compiler.is_compiling()
             and torch.backends.mkldnn.is_available()
         )
 

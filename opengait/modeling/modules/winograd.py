@@ -44,14 +44,14 @@ class Conv3x3(nn.Conv2d):
 
     def _pays(self, x: Tensor) -> bool:
         return (
-            x.device.type == "cpu"
+            not torch.compiler.is_compiling()
+            and x.device.type == "cpu"
             and x.ndim == 4
             and x.dtype == self.weight.dtype
             and x.dtype in (torch.float32, torch.float64)
             and self.stride == (1, 1)
             and self.in_channels * self.out_channels >= LEAST_PRODUCT
             and not torch.is_autocast_enabled("cpu")
-            and not torch.compiler.is_compiling()
         )
 
 
