@@ -32,11 +32,11 @@ pytest: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not full and not faults"
 
 test-full: lint types $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not faults"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not faults" --hypothesis-profile=searching
 
 # Kills, damage and attacks in numbers; `make test` has a short form of each.
 test-faults: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m faults
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m faults --hypothesis-profile=searching
 
 # On a machine with a CUDA device and no network: its own Python, no environment of ours.
 # The tests, then five networks at their published batch sizes; under ten minutes in all. `make wheels` collects what

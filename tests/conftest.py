@@ -7,6 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same cases at every run, so that a change is judged by itself; `--hypothesis-profile=searching` draws new ones.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("searching", derandomize=False)
+settings.load_profile("same")
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 

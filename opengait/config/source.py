@@ -22,8 +22,7 @@ MAX_NODES = 50_000
 MAX_DEPTH = 40
 
 TAG = "tag:yaml.org,2002:"
-# YAML 1.2 numbers without a point (`1e-4`), which PyYAML alone would read as text.
-EXPONENT_FLOAT = re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$")
+# With numbers of YAML 1.2 (`1e-4`, `-.5`), which PyYAML alone would read as text.
 FLOAT = re.compile(
     r"""^(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?
     |[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$""",
@@ -291,4 +290,5 @@ class PlainDumper(yaml.SafeDumper):
     """Writes YAML that both this module and PyYAML's safe loader read back to the same values."""
 
 
-PlainDumper.add_implicit_resolver(f"{TAG}float", EXPONENT_FLOAT, list("-+0123456789"))
+# Text that either would read as a number is put in quotes.
+PlainDumper.add_implicit_resolver(f"{TAG}float", FLOAT, list("-+0123456789."))
