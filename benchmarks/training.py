@@ -113,7 +113,7 @@ def measure(name: str, shape: tuple[int, int, int], device: torch.device, turns:
     ours = Ours(name, batch, device, "fp32")
     plain = Plain(name, ours)
     found, expected = float(ours.loss().detach()), float(plain.loss().detach())
-    if abs(found - expected) > 1e-3 * max(1, abs(expected)):
+    if abs(found - expected) > 1e-4 * max(1, abs(expected)):
         raise ArithmeticError(f"{name}: the loss is {found}, the plain form's {expected}")
     ratio: Ratio = compare(plain, ours, device, turns)
     bf16 = {"bf16, ms": "-", "fp32 / bf16": "emulated here"}

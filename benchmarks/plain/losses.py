@@ -34,5 +34,6 @@ def triplet(embeddings: Tensor, labels: Tensor, margin: float = 0.2) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, scale: float = 1.0) -> Tensor:
-    """[n, k, p] -> loss [p], one part after the other."""
-    return torch.stack([F.cross_entropy(scale * logits[:, :, p], labels) for p in range(logits.shape[2])])
+    """[n, k, p] -> loss [p], one part after the other, with labels as the recipes smooth them."""
+    parts = range(logits.shape[2])
+    return torch.stack([F.cross_entropy(scale * logits[:, :, p], labels, label_smoothing=0.1) for p in parts])

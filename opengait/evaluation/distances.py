@@ -33,7 +33,7 @@ _NOISE = 2.0**-44
 _CACHED_PAIRS = 1 << 20
 _CACHED_NUMBERS = 1 << 18
 # Single pairs at a time: what is kept of each is a number a part.
-_SLAB = 1 << 14
+_SLAB = 1 << 12
 _LARGEST = torch.finfo(torch.float32).max
 
 

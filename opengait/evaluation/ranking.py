@@ -21,7 +21,7 @@ from opengait.evaluation.chunks import DENSE, Chunk, Source, chunks
 
 IntArray = NDArray[np.int64]
 # Pairs in doubt that are kept until their exact distances are taken, many of one probe together.
-_WAITING = 1 << 18
+_WAITING = 1 << 16
 
 
 @dataclass(frozen=True)
