@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -12,21 +11,12 @@ import pytest
 from opengait import load_config
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
-BENCHMARKS = PROJECT_ROOT / "benchmarks"
 ANEW = "python benchmarks/scaling.py --count --write"
 
 
 @pytest.fixture(scope="module")
-def scaling() -> Iterator[ModuleType]:
-    before = set(sys.modules)
-    sys.path.insert(0, str(BENCHMARKS))
-    import scaling
-
-    yield scaling
-    sys.path.remove(str(BENCHMARKS))
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(BENCHMARKS)):
-            del sys.modules[name]
+def scaling(benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return benchmark("scaling")
 
 
 def test_the_document_holds_the_tables(scaling: ModuleType) -> None:

@@ -34,6 +34,7 @@ PLAIN_WORDS = {
 
 
 def dotted(path: Iterable[str | int]) -> str:
+    """A place in a config as it is written on a command line: `trainer_cfg.sampler.batch_size.0`."""
     return ".".join(str(part) for part in path)
 
 

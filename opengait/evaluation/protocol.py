@@ -23,6 +23,8 @@ TAG_PREFIX = "scalar/test_accuracy/"
 
 
 class Figure(Strict):
+    """A measure that a protocol gives, and the name under which it is returned."""
+
     measure: str = Field(pattern=r"^(Rank-[1-9]\d*|mAP|mINP|mIoU|accuracy|precision|recall|F1)$")
     """Rank-k, mAP or mINP; mIoU of masks, which no other figure stands beside; those of `classes`."""
     tag: str | None = None

@@ -60,6 +60,8 @@ class SequenceNames:
 
 
 class Strict(BaseModel):
+    """A part of a protocol file: unknown keys are mistakes, and nothing changes once it is read."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 

@@ -92,6 +92,11 @@ class RandomTransform(Transform):
 
 
 def check_probability(transform: str, name: str, value: float) -> float:
+    """The value of a transform's argument as a float.
+
+    Raises:
+        DataError: no number, or outside 0 to 1.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise DataError(f"{transform}: {name} is a probability from 0 to 1, found {value!r}")
     return float(value)
