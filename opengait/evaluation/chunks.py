@@ -19,10 +19,10 @@ from opengait.evaluation.distances import Distances
 from opengait.evaluation.exchange import Exchange
 
 IntArray = NDArray[np.int64]
-# What ranking holds for each pair of a block: two bounds and their sums over some parts, two products, two bin numbers.
-BYTES_PER_PAIR = 48
-# On a CPU the passes over a block are fastest where it stays in the caches.
-_CACHED_PAIRS = 1 << 18
+# What ranking holds for each pair of a block: two bounds and a sum over some parts, two products, and bin numbers.
+BYTES_PER_PAIR = 44
+# On a CPU the passes over a block are fastest where it stays in the caches, the products where it is large.
+_CACHED_PAIRS = 1 << 19
 # So many probes at a time make the preparation of the gallery a tenth of the work; more take memory and save little.
 _PROBES = 1024
 # Where more pairs than this share need their exact distance, products in double precision are the cheaper way.
@@ -61,6 +61,10 @@ class Chunk(Protocol):
         the same tensor twice where they are exact."""
         ...
 
+    def left(self, in_doubt: float) -> None:
+        """Told which share of the pairs of the last block its bounds left in doubt."""
+        ...
+
 
 class ExactChunk:
     """Distances that are all there, `[rows, columns]`."""
@@ -81,21 +85,26 @@ class ExactChunk:
                 block = self.exact_block(slice(start, stop))
                 yield slice(start, stop), block, block
 
+    def left(self, in_doubt: float) -> None:
+        pass
 
-class Spaces(NamedTuple):
-    """Workspaces, of the prepared probes and of all that belongs to a block: one chunk is made, and used, at a time."""
+
+class Shared(NamedTuple):
+    """What chunks, of which one is made and used at a time, hand on: workspaces of the prepared probes and of all that
+    belongs to a block, and what was learnt."""
 
     probes: bounds.Workspace
     block: bounds.Workspace
+    narrowness: bounds.Narrowness
 
 
 class BoundedChunk:
     """Bounds from single precision, block after block; nothing of the size of the gallery is held."""
 
-    def __init__(self, distances: Distances, probes: Tensor, columns: IntArray, width: int, spaces: Spaces):
+    def __init__(self, distances: Distances, probes: Tensor, columns: IntArray, width: int, shared: Shared):
         self.distances, self.probes, self.columns, self.width = distances, probes, columns, width
-        self.space = spaces.block
-        self.span = bounds.span(distances, probes, spaces.probes)
+        self.space, self.narrowness = shared.block, shared.narrowness
+        self.span = bounds.span(distances, probes, shared.probes)
 
     def exact(self, row: IntArray, column: IntArray) -> Tensor:
         return self.distances.pairs(self.probes, row, self.columns[column])
@@ -105,7 +114,11 @@ class BoundedChunk:
             for column in range(start, stop, self.width):
                 some = slice(column, min(column + self.width, stop))
                 gallery = bounds.span(self.distances, self.distances.take(self.columns[some]), self.space)
-                yield some, *bounds.interval(self.distances.metric, self.span, gallery, self.space)
+                at_once = self.narrowness.channels(gallery.parts.shape[2])
+                yield some, *bounds.interval(self.distances.metric, self.span, gallery, self.space, at_once)
+
+    def left(self, in_doubt: float) -> None:
+        self.narrowness.left(in_doubt)
 
     def exact_block(self, columns: slice) -> Tensor:
         return self.distances.between(self.probes, self.columns[columns])
@@ -139,7 +152,7 @@ def _bounded(distances: Distances, probes: IntArray, columns: IntArray) -> Itera
     if distances.device.type == "cpu":
         step, pairs = min(step, _PROBES), min(pairs, _CACHED_PAIRS)
     width = max(1, min(pairs // step, share // (4 * distances.row_bytes)))
-    spaces = Spaces(bounds.Workspace(distances.device), bounds.Workspace(distances.device))
+    shared = Shared(bounds.Workspace(distances.device), bounds.Workspace(distances.device), bounds.Narrowness())
     for start in range(0, len(probes), step):
         rows = slice(start, min(start + step, len(probes)))
-        yield rows, BoundedChunk(distances, distances.fetch(probes[rows]), columns, width, spaces)
+        yield rows, BoundedChunk(distances, distances.fetch(probes[rows]), columns, width, shared)

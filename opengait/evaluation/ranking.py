@@ -154,7 +154,8 @@ def _positives(
     source: Source, chunk: Chunk, kin: Kin, segments: IntArray, shape: tuple[int, ...], nearest_only: bool
 ) -> Tensor:
     """Distances of the positives of all processes, ascending, padded with infinity: `[rows, n_segments, r]`, r >= 1."""
-    row, column = kin.row[kin.right], kin.column[kin.right]
+    by_row = np.argsort(kin.row[kin.right], kind="stable")  # pairs of one probe together: its features are made once
+    row, column = kin.row[kin.right][by_row], kin.column[kin.right][by_row]
     cell = row * shape[1] + segments[column]
     mine = torch.from_numpy(cell), chunk.exact(row, column).cpu()
     if nearest_only:
@@ -178,6 +179,7 @@ def _count(chunk: Chunk, kin: Kin, segments: IntArray, edges: list[int], own: Te
         segment = int(segments[columns.start])
         there, theirs = kin.within(columns), own[:, segment].contiguous()
         counts, row, column = _count_block(low, high, theirs, there)
+        chunk.left(len(row) / low.numel())
         if len(row) > low.numel() * DENSE:
             block = chunk.exact_block(columns)
             counts, row, column = _count_block(block, block, theirs, there)
