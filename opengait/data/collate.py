@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,6 +14,8 @@ from opengait.data.errors import DataError
 from opengait.data.frames import FrameChoice
 from opengait.data.randomness import generator
 from opengait.data.transforms import Transforms
+
+Empty = Callable[[Sequence[int], np.dtype], np.ndarray]
 
 
 class BatchReader:
@@ -43,8 +47,11 @@ class BatchReader:
         self.transforms = transforms
         self.as_one = as_one
 
-    def read(self, iteration: int, positions: np.ndarray, indices: np.ndarray) -> Batch:
+    def read(self, iteration: int, positions: np.ndarray, indices: np.ndarray, empty: Empty = np.empty) -> Batch:
         """The batch of these sequences.
+
+        Args:
+            empty: makes the arrays that hold the frames.
 
         Raises:
             DataError: a file that cannot be used, or frames of unequal shape or dtype in one batch.
@@ -56,7 +63,9 @@ class BatchReader:
         ]
         counts = [len(frame_indices) for frame_indices in chosen]
         packed = len(set(counts)) > 1 if self.packed is None else self.packed
-        frames = [self._join(modality, opened, chosen, indices, packed) for modality in range(self.dataset.modalities)]
+        frames = [
+            self._join(modality, opened, chosen, indices, packed, empty) for modality in range(self.dataset.modalities)
+        ]
         lengths = torch.tensor([counts]) if packed else None
         batch = Batch(
             frames=frames,
@@ -79,12 +88,13 @@ class BatchReader:
         chosen: list[np.ndarray],
         indices: np.ndarray,
         packed: bool,
+        empty: Empty,
     ) -> Tensor:
         """One modality of all sequences, [n, s, ...] or packed [1, sum of lengths, ...]."""
         first = opened[0][modality]
         total = sum(len(frames) for frames in chosen)
         # Filled in place: every frame is copied once, from the mapped file into the batch.
-        joined = np.empty((total, *first.shape[1:]), dtype=first.dtype.newbyteorder("="))
+        joined = empty((total, *first.shape[1:]), first.dtype.newbyteorder("="))
         start = 0
         for arrays, frames, index in zip(opened, chosen, indices, strict=True):
             array = arrays[modality]

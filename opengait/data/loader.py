@@ -28,6 +28,7 @@ from opengait.data.frames import FrameChoice
 from opengait.data.memory import is_out_of_memory
 from opengait.data.randomness import generator
 from opengait.data.samplers import InferenceSampler
+from opengait.data.slots import Inbox, Outbox, slots_exist
 from opengait.data.transforms import Transforms
 from opengait.registry import SAMPLERS
 
@@ -153,6 +154,7 @@ class BatchLoader:
         self._jobs = jobs
         self._num_workers = num_workers
         self._pin_memory = pin_memory and torch.cuda.is_available()
+        self._inbox = Inbox() if num_workers and slots_exist() else None
         self._loader: DataLoader | None = None
 
     def __len__(self) -> int:
@@ -174,6 +176,8 @@ class BatchLoader:
         except BaseException:
             self.close()
             raise
+        if self._inbox is not None:
+            self._inbox.relax()
 
     def _in_halves(self, job: Job) -> Iterator[Batch]:
         """A batch for which there was no memory, as smaller ones; a test does not care which sequences stand together.
@@ -207,10 +211,12 @@ class BatchLoader:
         workers = getattr(loader, "_iterator", None)  # torch has no public way
         if workers is not None:
             workers._shutdown_workers()
+        if self._inbox is not None:
+            self._inbox.close()
 
     def _start(self) -> DataLoader:
         return DataLoader(
-            _Jobs(self._reader),
+            _Jobs(self._reader, self._inbox),
             batch_size=None,
             sampler=self._jobs,
             num_workers=self._num_workers,
@@ -257,14 +263,25 @@ class _TooLarge:
 
 
 class _Jobs(Dataset):
-    """Lets torch's loader hand a whole batch to a worker as if it were one item."""
+    """Lets torch's loader hand a whole batch to a worker as if it were one item.
 
-    def __init__(self, reader: BatchReader) -> None:
+    Args:
+        inbox: of the slots that workers hand frames over in; None: there are no workers, or no slots.
+    """
+
+    def __init__(self, reader: BatchReader, inbox: Inbox | None) -> None:
         self.reader = reader
+        self.inbox = inbox
+        self.outbox = None if inbox is None else Outbox(inbox.name, reader.dataset.modalities)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"inbox": None}
 
     def __getitem__(self, job: Job) -> Batch | _Failure | _TooLarge:
         try:
-            return self.reader.read(*job)
+            if self.outbox is None:
+                return self.reader.read(*job)
+            return self.outbox.post(self.reader.read(*job, self.outbox.empty))
         except DataError as error:
             return _Failure(str(error))
         except (MemoryError, RuntimeError) as error:

@@ -133,10 +133,10 @@ def test_a_batch_that_cannot_be_read_is_read_in_halves(
     expected = Evaluator(config, tmp_path, device=CPU).embed(model) or {}
     read = BatchReader.read
 
-    def reading(self: BatchReader, iteration: int, positions: Any, indices: Any) -> Batch:
+    def reading(self: BatchReader, iteration: int, positions: Any, indices: Any, *empty: Any) -> Batch:
         if len(indices) > 2:
             raise MemoryError("Unable to allocate")
-        return read(self, iteration, positions, indices)
+        return read(self, iteration, positions, indices, *empty)
 
     monkeypatch.setattr(BatchReader, "read", reading)
     found = Evaluator(config, tmp_path, device=CPU).embed(model) or {}
