@@ -1,4 +1,7 @@
-"""Every shipped config trains for an iteration and is tested, on generated data of its modality."""
+"""Every shipped config trains for an iteration and is tested, on generated data of its modality.
+
+And no host would wait for a GPU in its forward pass, losses and backward.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from generated_data import GeneratedData, narrow
+from host_reads import check_iteration
 
 from opengait import load_config
 from opengait.config import shipped
@@ -56,7 +60,8 @@ def run(name: str, data: GeneratedData, folder: Path, narrowed: bool) -> None:
     # Sums, since copies of the largest classifiers take gigabytes.
     before = {key: float(value.detach().sum()) for key, value in trainer.model.named_parameters()}
     batches = trainer.batches()
-    step = trainer.train_step(next(batches))
+    batch = next(batches)
+    step = trainer.train_step(batch)
     batches.close()
     assert step.counted
     assert torch.isfinite(step.loss)
@@ -69,6 +74,7 @@ def run(name: str, data: GeneratedData, folder: Path, narrowed: bool) -> None:
     submits = config["evaluator_cfg"]["eval_func"].endswith("_submission")
     assert submits or figures
     assert all(0 <= value <= 100 for value in figures.values())
+    check_iteration(trainer, batch)
 
 
 @pytest.mark.parametrize("name", RECIPES)

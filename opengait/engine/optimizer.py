@@ -63,11 +63,10 @@ def _arguments(key: str, factory: Callable[..., Any], cfg: Mapping[str, Any], se
     return arguments
 
 
-def build_optimizer(optimizer_cfg: Mapping[str, Any], model: nn.Module, *, scaled: bool = False) -> Optimizer:
+def build_optimizer(optimizer_cfg: Mapping[str, Any], model: nn.Module) -> Optimizer:
     """The optimiser of `optimizer_cfg` over the model's parameter groups.
 
-    All parameters are updated by one fused call where the class has it. Under a gradient scaler this is left off: a
-    fused step runs also when it is skipped, and a skipped step must be known.
+    All parameters are updated by one fused call where the class has it.
 
     A network that overrides `get_optimizer` makes it itself.
 
@@ -75,31 +74,23 @@ def build_optimizer(optimizer_cfg: Mapping[str, Any], model: nn.Module, *, scale
         optimizer_cfg: `solver` and the arguments of that class.
         model: its `parameter_groups(optimizer_cfg)` decides what is trained, and at which rate. It gets the optimiser
             as its attribute `optimizer`.
-        scaled: a gradient scaler is used.
 
     Raises:
         ValueError: unknown solver, a missing argument, a value the class refuses, or nothing to train.
     """
     if not isinstance(model, BaseModel) or not model.overrides("get_optimizer"):
-        optimizer = default_optimizer(optimizer_cfg, model, scaled=scaled)
+        optimizer = default_optimizer(optimizer_cfg, model)
     else:
         optimizer = model.get_optimizer(optimizer_cfg)
-        _check_own(optimizer, model, scaled)
+        if not isinstance(optimizer, Optimizer):
+            name, found = f"{type(model).__name__}.get_optimizer", type(optimizer).__name__
+            raise ValueError(f"{name} must return a torch optimiser, found {found}")
     if isinstance(model, BaseModel):
         model.optimizer = optimizer
     return optimizer
 
 
-def _check_own(optimizer: Any, model: nn.Module, scaled: bool) -> None:
-    """What a network's `get_optimizer` returned."""
-    name = f"{type(model).__name__}.get_optimizer"
-    if not isinstance(optimizer, Optimizer):
-        raise ValueError(f"{name} must return a torch optimiser, found {type(optimizer).__name__}")
-    if scaled and any(group.get("fused") for group in optimizer.param_groups):
-        raise ValueError(f"{name}: a fused optimiser cannot skip a step under fp16; make it with fused=False")
-
-
-def default_optimizer(optimizer_cfg: Mapping[str, Any], model: nn.Module, *, scaled: bool = False) -> Optimizer:
+def default_optimizer(optimizer_cfg: Mapping[str, Any], model: nn.Module) -> Optimizer:
     """The optimiser of `optimizer_cfg` over the model's parameter groups, whatever `get_optimizer` it has."""
     factory = _lookup("optimizer_cfg.solver", optimizer_cfg["solver"], optimizer_names(), torch.optim)
     arguments = _arguments("optimizer_cfg", factory, optimizer_cfg, "solver")
@@ -113,7 +104,7 @@ def default_optimizer(optimizer_cfg: Mapping[str, Any], model: nn.Module, *, sca
     if not any(group["params"] for group in groups):
         raise ValueError("optimizer_cfg: the model has no parameter that requires a gradient")
     takes_fused = "fused" in inspect.signature(factory).parameters
-    if takes_fused and not scaled and not {"fused", "foreach", "differentiable"} & arguments.keys():
+    if takes_fused and not {"fused", "foreach", "differentiable"} & arguments.keys():
         arguments["fused"] = True
     try:
         return factory(groups, **arguments)

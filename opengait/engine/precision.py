@@ -113,8 +113,8 @@ class Precision:
     def step(self, optimizer: Optimizer) -> bool:
         """Clips and steps; whether the weights were changed and the step counts.
 
-        fp16: a step is skipped when the scaler finds an infinite gradient, and is known by the optimizer not having
-        run. The scale says nothing about it: it also changes when it grows, after many good steps.
+        fp16: a step is skipped when the scaler finds a gradient that is not finite. The scale says nothing about it: it
+        also changes when it grows, after many good steps.
         """
         if self.scaler is None:
             self._clip(optimizer)
@@ -122,17 +122,49 @@ class Precision:
             return True
         if self.shards is not None:
             self.shards.spread_overflow()
-        ran: list[bool] = []
-        handle = optimizer.register_step_post_hook(lambda *_: ran.append(True))
-        if self.clip_grad_norm is not None:
-            self.scaler.unscale_(optimizer)
-            self._clip(optimizer)
         before = self.scaler.get_scale() if self.growth_skips else 0.0
-        self.scaler.step(optimizer)
+        self.scaler.unscale_(optimizer)
+        self._clip(optimizer)
+        self.overflowed = bool(self._overflow(optimizer))
+        if not self.overflowed:
+            optimizer.step()
         self.scaler.update()
-        handle.remove()
-        self.overflowed = not ran
-        return bool(ran) and not (self.growth_skips and self.scaler.get_scale() != before)
+        return not self.overflowed and not (self.growth_skips and self.scaler.get_scale() != before)
+
+    def step_unless(self, bad: Tensor, optimizer: Optimizer) -> Tensor:
+        """The same step, of a fused optimiser, left out by the device where `bad` or an overflow: bad, 0 or 1 [] -> [].
+
+        The result is 1 where the step was left out, and the host waits for nothing. The scale of the loss has changed
+        either way, and as it should only where the step was taken (see `restore_scaler`).
+        """
+        if self.scaler is not None:
+            self.scaler.unscale_(optimizer)
+            bad = torch.maximum(bad, self._overflow(optimizer))
+        self._clip(optimizer)
+        optimizer.found_inf = bad  # type: ignore[attr-defined]  # as torch's scaler hands it to fused optimisers
+        optimizer.step()
+        del optimizer.found_inf  # type: ignore[attr-defined]
+        if self.scaler is not None:
+            self.scaler.update()
+        return bad
+
+    def _overflow(self, optimizer: Optimizer) -> Tensor:
+        """0 or 1 []: whether the scaler, in unscaling, has found a gradient that is not finite."""
+        assert self.scaler is not None
+        return torch.stack(list(self.scaler._found_inf_per_device(optimizer).values())).amax()
+
+    def scaler_state(self) -> list[Tensor]:
+        """The scale of the loss and how often it was right, on the device; empty without a scaler."""
+        return [] if self.scaler is None else [one.clone() for one in self._of_scaler()]
+
+    def restore_scaler(self, state: list[Tensor]) -> None:
+        """Makes the scaler what it was."""
+        for one, kept in zip(self._of_scaler(), state, strict=True):
+            one.copy_(kept)
+
+    def _of_scaler(self) -> list[Tensor]:
+        found = [] if self.scaler is None else [self.scaler._scale, self.scaler._growth_tracker]
+        return [one for one in found if one is not None]
 
     def _clip(self, optimizer: Optimizer) -> None:
         if self.clip_grad_norm is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from opengait.engine.accumulation import Accumulation, check_accumulation, no_ta
 from opengait.engine.ahead import CudaLane, one_ahead
 from opengait.engine.checkpoint import FORMAT
 from opengait.engine.class_shards import ClassShards, check_elementwise
+from opengait.engine.deferred import KeptBuffers, deferrable, steps
 from opengait.engine.distributed import (
     GatheredLoss,
     gather_counts,
@@ -55,6 +55,7 @@ class Step:
 
     Attributes:
         info, visual_summary: what the losses and the model have to show, on the device.
+        flags: [2], on the device: whether loss or gradients are not finite, and the signal to stop; of all processes.
         bad: the loss or a gradient was not finite (on any process).
         counted: the weights were changed.
         overflow: fp16: a gradient was too large for the scale of the loss, which is smaller from now on.
@@ -65,8 +66,9 @@ class Step:
     loss: Tensor
     info: Mapping[str, Tensor]
     visual_summary: Mapping[str, Tensor]
-    bad: bool
-    counted: bool
+    flags: Tensor
+    bad: bool = False
+    counted: bool = False
     overflow: bool = False
     data_seconds: float = 0.0
 
@@ -100,6 +102,7 @@ class Trainer:
         as_reference: `trainer_cfg.compat: reference`, the reference implementation's faults of the training loop.
         compat: every place of such faults, in this config and in those of the checkpoints that it starts from.
         requested_stop: signal that this process was given; `stop_signal` is what all have agreed on.
+        defers: the host learns one batch later whether a step counted (`opengait.engine.deferred`).
 
     Args:
         config: resolved config with all sections.
@@ -125,7 +128,7 @@ class Trainer:
         self.waiting: Callable[[], AbstractContextManager[None]] = nullcontext
         self.shares: list[int] = []
         self.shards: ClassShards | None = None
-        self._kept: list[Tensor] = []
+        self.kept, self._spare = KeptBuffers(), KeptBuffers()
 
         if cfg.get("deterministic"):
             use_deterministic_algorithms(device)
@@ -144,8 +147,7 @@ class Trainer:
             clip_grad_norm=cfg.get("clip_grad_norm"),
             growth_skips=self.as_reference,
         )
-        scaled = self.precision.scaler is not None
-        self.optimizer = build_optimizer(config["optimizer_cfg"], self.model, scaled=scaled)
+        self.optimizer = build_optimizer(config["optimizer_cfg"], self.model)
         if cfg.get("shard_classes"):
             check_elementwise(self.optimizer)
         self.scheduler = build_scheduler(config["scheduler_cfg"], self.optimizer, self.model)
@@ -166,20 +168,18 @@ class Trainer:
         restore(self, resume)
         self.accumulation: Accumulation | None = None
         self.network = self._distribute()
+        self.defers = device.type == "cuda" and deferrable(self)
         self.resident = keep_resident(config["data_cfg"], self.dataset, self.transforms, self.model, device)
 
     def fit(self) -> TrainResult:
         """Trains until `total_iter` counted iterations, or until a signal asks to stop."""
         try:
             self.call("start")
-            batches = self.batches()
+            results = steps(self)
             while self.iteration < self.total_iter and not self.stop_signal:
-                began = time.monotonic()
                 with training_advice(self.cfg, self.device, lambda: self.iteration, self.resident_bytes):
-                    batch = next(batches)
-                    waited = time.monotonic() - began
-                    step = self.train_step(batch)
-                step.data_seconds = waited
+                    step = next(results)
+                self.draws = step.batch.iteration + 1
                 self.call("after_step", step)
         finally:
             self.call("finish")
@@ -187,23 +187,45 @@ class Trainer:
 
     def train_step(self, batch: Batch) -> Step:
         """Forward, losses, backward, step; nothing is changed where the loss or a gradient is not finite."""
+        step = self.begin(batch)
+        self.finish(step)
+        return step
+
+    def begin(self, batch: Batch, ahead: bool = False) -> Step:
+        """Forward, losses and backward, for none of which the host waits.
+
+        Args:
+            ahead: the outcome of the iteration before is not known yet; it is taken for one that counts.
+        """
         seed_iteration(self.seed, batch.iteration)
         self.draws = batch.iteration + 1
-        self.model.iteration = self.iteration
+        self.model.iteration = self.iteration + ahead
         self.model.before_iteration(self.optimizer)
-        self._remember_buffers()
+        if ahead:
+            self.kept, self._spare = self._spare, self.kept
+        self.kept.remember(self.model)
         self.optimizer.zero_grad(set_to_none=True)
         loss, info, summary = self._gradients(batch)
-        bad = self._agree(self.precision.non_finite(loss, self.optimizer))
-        counted = not bad and self.precision.step(self.optimizer)
-        if counted:
-            self.iteration += 1
-            self.scheduler.step()
-        elif bad:
-            self._put_back_buffers()
         info = {**info, **{key: value.detach() for key, value in summary.items() if key.startswith("scalar/")}}
-        overflow = not bad and not counted and self.precision.overflowed
-        return Step(batch, loss.detach(), info, summary, bad, counted, overflow)
+        return Step(batch, loss.detach(), info, summary, self._flags(loss))
+
+    def finish(self, step: Step) -> None:
+        """Takes the step, once it is known that no process has a loss or gradient that is not finite."""
+        with self.waiting():
+            bad, stop = step.flags.tolist()
+        step.bad, self.stop_signal = bool(bad), int(stop) if world_size() > 1 else self.requested_stop
+        if step.bad:
+            self.kept.put_back(self.model)
+        elif self.precision.step(self.optimizer):
+            self.count(step)
+        else:
+            step.overflow = self.precision.overflowed
+
+    def count(self, step: Step) -> None:
+        """The weights were changed."""
+        step.counted = True
+        self.iteration += 1
+        self.scheduler.step()
 
     def _gradients(self, batch: Batch) -> tuple[Tensor, Mapping[str, Tensor], Mapping[str, Tensor]]:
         """The gradients of a batch, in the parameters; its loss, and what losses and network have to show."""
@@ -332,31 +354,13 @@ class Trainer:
         self._gathered.append(ShardedLoss(loss) if self.cfg.get("shard_classes") else GatheredLoss(loss))
         return self._gathered[-1]
 
-    def _agree(self, bad: Tensor) -> bool:
-        """Whether any process has a loss that is not finite; also settles whether to stop.
+    def _flags(self, loss: Tensor) -> Tensor:
+        """[2]: whether any process has a loss or gradient that is not finite, and the signal to stop.
 
-        The one message between processes of an iteration beside the gradients, and the one value the host waits for.
+        The one message between processes of an iteration beside the gradients.
         """
-        if world_size() == 1:
-            self.stop_signal = self.requested_stop
-            return bool(bad)
-        flags = torch.stack([bad.float(), torch.full_like(bad, self.requested_stop, dtype=torch.float32)])
-        with self.waiting():
+        bad = self.precision.non_finite(loss, self.optimizer).float()
+        flags = torch.stack([bad, torch.full_like(bad, self.requested_stop)])
+        if world_size() > 1:
             torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
-            any_bad, stop = flags.tolist()
-        self.stop_signal = int(stop)
-        return bool(any_bad)
-
-    def _remember_buffers(self) -> None:
-        # A batch that is not finite spoils batch norm's statistics in the forward pass already.
-        buffers = list(self.model.buffers())
-        if len(self._kept) != len(buffers):
-            self._kept = [buffer.detach().clone() for buffer in buffers]
-        elif buffers:
-            with torch.no_grad():
-                torch._foreach_copy_(self._kept, buffers)
-
-    def _put_back_buffers(self) -> None:
-        with torch.no_grad():
-            for buffer, kept in zip(self.model.buffers(), self._kept, strict=True):
-                buffer.copy_(kept)
+        return flags

@@ -176,7 +176,7 @@ class BaseModel(nn.Module):
         """The optimiser; a network that overrides it reads `optimizer_cfg` itself. Groups alone: `parameter_groups`."""
         from opengait.engine.optimizer import default_optimizer  # here, since modeling stands below the engine
 
-        return default_optimizer(optimizer_cfg, self, scaled=True)  # right with and without a gradient scaler
+        return default_optimizer(optimizer_cfg, self)
 
     def get_scheduler(self, scheduler_cfg: Mapping[str, Any]) -> Any:
         """The schedule over `self.optimizer`, stepped once an iteration; whoever overrides it reads the section."""

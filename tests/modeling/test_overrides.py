@@ -177,7 +177,7 @@ def test_defaults_can_be_called_from_overrides():
             return super().get_scheduler(scheduler_cfg)
 
     network = built(Own)
-    optimizer = build_optimizer({"solver": "Adam", "lr": 0.1}, network, scaled=True)
+    optimizer = build_optimizer({"solver": "Adam", "lr": 0.1}, network)
     assert build_scheduler({"scheduler": "StepLR", "step_size": 1}, optimizer, network).get_last_lr() == [0.1]
 
 

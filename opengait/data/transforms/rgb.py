@@ -37,5 +37,7 @@ class BaseRgbTransform(Transform):
             raise DataError(
                 f"BaseRgbTransform: frames [n, s, {len(self.mean)}, h, w] were expected, found {list(frames.shape)}"
             )
-        mean, std = (torch.tensor(values, device=frames.device).reshape(-1, 1, 1) for values in (self.mean, self.std))
+        # Made on the host, since numbers of Python's that go to a GPU at once wait for it.
+        both = torch.tensor([self.mean, self.std]).to(frames.device, non_blocking=True)
+        mean, std = both[:, :, None, None]
         return (frames.float() - mean) / std

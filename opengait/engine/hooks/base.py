@@ -21,6 +21,14 @@ class Hook:
     def after_step(self, trainer: Trainer, step: Step) -> None:
         """After every batch, also one whose step was skipped (`step.counted` is false)."""
 
+    def due(self, trainer: Trainer, iteration: int) -> bool:
+        """Whether `after_step` of that counted iteration has to see network, optimiser and images as this leaves them.
+
+        Where no hook is due, the next batch may be on its way through the network already, and a GPU need not be waited
+        for. The same on all processes. A hook with an `after_step` that says nothing about it is always due.
+        """
+        return type(self).after_step is not Hook.after_step
+
     def after_log(self, trainer: Trainer, means: dict[str, float], rates: dict[str, float]) -> None:
         """Every `log_iter` counted iterations, with the interval's means (see `hooks.log`)."""
 

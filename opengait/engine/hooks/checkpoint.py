@@ -43,8 +43,11 @@ class CheckpointHook(Hook):
             check_figure(self.keep_best, _tags(trainer))
         on_main(lambda: _prepare(trainer.folder))
 
+    def due(self, trainer: Trainer, iteration: int) -> bool:
+        return iteration % self.save_iter == 0 or iteration >= trainer.total_iter
+
     def after_step(self, trainer: Trainer, step: Step) -> None:
-        due = step.counted and (trainer.iteration % self.save_iter == 0 or trainer.iteration >= trainer.total_iter)
+        due = step.counted and self.due(trainer, trainer.iteration)
         if (due or trainer.stop_signal) and (trainer.iteration, trainer.draws) != self._saved:
             self._save(trainer)
 

@@ -40,16 +40,17 @@ class EvaluationHook(Hook):
         evaluator.trained_on = trainer.dataset.label_set
         evaluator.requested_stop = lambda: trainer.requested_stop
         check_testing(trainer.config, evaluator.dataset, evaluator.transforms, trainer.model, training=True)
-        if trainer.last_checkpoint is not None and self._due(trainer) and not _is_tested(trainer):
+        if trainer.last_checkpoint is not None and self.due(trainer, trainer.iteration) and not _is_tested(trainer):
             logger.info("the checkpoint of iteration %d was not tested yet", trainer.iteration)
             self._test(trainer, evaluator)
 
-    def after_step(self, trainer: Trainer, step: Step) -> None:
-        if self._evaluator is not None and step.counted and self._due(trainer) and not trainer.stop_signal:
-            self._test(trainer, self._evaluator)
+    def due(self, trainer: Trainer, iteration: int) -> bool:
+        return iteration % self.save_iter == 0 or iteration >= trainer.total_iter
 
-    def _due(self, trainer: Trainer) -> bool:
-        return trainer.iteration % self.save_iter == 0 or trainer.iteration >= trainer.total_iter
+    def after_step(self, trainer: Trainer, step: Step) -> None:
+        due = step.counted and self.due(trainer, trainer.iteration)
+        if self._evaluator is not None and due and not trainer.stop_signal:
+            self._test(trainer, self._evaluator)
 
     def _test(self, trainer: Trainer, evaluator: Evaluator) -> None:
         began = time.monotonic()

@@ -39,6 +39,9 @@ class LogHook(Hook):
     def start(self, trainer: Trainer) -> None:
         self._restart()
 
+    def due(self, trainer: Trainer, iteration: int) -> bool:
+        return iteration % self.log_iter == 0
+
     def after_step(self, trainer: Trainer, step: Step) -> None:
         self._waited += step.data_seconds
         if not step.counted:
@@ -49,7 +52,7 @@ class LogHook(Hook):
         self.means.add(step.info)
         self._iterations += 1
         self._sequences += sum(trainer.shares)
-        if trainer.iteration % self.log_iter == 0:
+        if self.due(trainer, trainer.iteration):
             self._log(trainer)
 
     def _log(self, trainer: Trainer) -> None:

@@ -34,9 +34,12 @@ class NonFiniteHook(Hook):
         self.in_a_row = 0
         self.total = 0
 
+    def due(self, trainer: Trainer, iteration: int) -> bool:
+        return False
+
     def after_step(self, trainer: Trainer, step: Step) -> None:
-        scale = trainer.precision.scale
-        hopeless = step.overflow and scale is not None and scale < 1
+        scale = trainer.precision.scale if step.overflow else None  # reading it waits for the device
+        hopeless = scale is not None and scale < 1
         if not step.bad and not hopeless:
             self.in_a_row = 0
             return

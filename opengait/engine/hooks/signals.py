@@ -46,6 +46,9 @@ class SignalHook(Hook):
 
         self._before = {number: signal.signal(number, request) for number in self.signals}
 
+    def due(self, trainer: Trainer, iteration: int) -> bool:
+        return False
+
     def after_step(self, trainer: Trainer, step: Step) -> None:
         if trainer.stop_signal:
             name = signal.Signals(trainer.stop_signal).name

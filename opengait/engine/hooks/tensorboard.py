@@ -50,8 +50,11 @@ class TensorBoardHook(Hook):
             if trainer.compat:
                 self.writer.add_text(COMPAT, said(trainer.compat), trainer.iteration)
 
+    def due(self, trainer: Trainer, iteration: int) -> bool:
+        return iteration % self.image_iter == 0
+
     def after_step(self, trainer: Trainer, step: Step) -> None:
-        if self.writer is None or not step.counted or trainer.iteration % self.image_iter:
+        if self.writer is None or not step.counted or not self.due(trainer, trainer.iteration):
             return
         for key, value in step.visual_summary.items():
             if key.startswith("image/"):

@@ -148,7 +148,7 @@ def checked_lengths(x: Tensor, seqL: Tensor, dim: int = 2) -> Tensor:
         )
     if lengths.device.type == "cpu" and (int(lengths.sum()) != x.shape[dim] or int(lengths.min()) < 1):
         raise ValueError(f"seqL {lengths.tolist()} does not cut {x.shape[dim]} frames into sequences of at least one")
-    return lengths.to(x.device)
+    return lengths.to(x.device, non_blocking=True)
 
 
 class _SegmentMax(torch.autograd.Function):
