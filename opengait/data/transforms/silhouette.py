@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,24 +13,17 @@ from opengait.data.transforms.base import Transform
 from opengait.data.transforms.draws import Draws
 from opengait.data.transforms.recycled import Recycled
 
-IN_CACHE = 3 << 16  # float32 values: 768 KiB, less than a core's second cache
-
 
 def scaled(frames: Tensor, divisor: float, memory: Recycled) -> Tensor:
     """Float32 frames / divisor; the same bits whichever way it is computed.
 
-    On a CPU so many uint8 frames are converted at a time that they are divided while they lie in a cache, and go into
-    memory that was used before: most of the time goes into taking arrays from the system, page by page.
+    On a CPU uint8 frames are converted and divided in one pass (NumPy's, which buffers; torch would convert all of them
+    first), into memory that was used before: most of the time goes into taking arrays from the system, page by page.
     """
     if frames.device.type != "cpu" or frames.dtype != torch.uint8:
         return frames.float() / divisor
     result = memory.empty(frames.shape)
-    raw, done = frames.flatten(0, 1).numpy(), result.flatten(0, 1).numpy()
-    step = max(1, IN_CACHE // max(1, math.prod(frames.shape[2:])))
-    for start in range(0, len(raw), step):
-        part = done[start : start + step]
-        np.copyto(part, raw[start : start + step])
-        np.divide(part, np.float32(divisor), out=part)
+    np.divide(frames.numpy(), np.float32(divisor), out=result.numpy(), dtype=np.float32, casting="unsafe")
     return result
 
 
