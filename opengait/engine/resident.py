@@ -50,18 +50,28 @@ def keep_resident(
     setting = data_cfg.get("resident", False)
     if setting is False:
         return None
-    obstacle = resident_obstacle(dataset, data_cfg, _applied(transforms, model))
     if setting == "auto":
-        if device.type != "cuda":
-            obstacle = f"{device} has no memory of its own"
-        elif obstacle is None:
-            obstacle = no_room(resident_bytes(dataset), *torch.cuda.mem_get_info(device))
+        obstacle = auto_obstacle(data_cfg, dataset, transforms, model, device)
         if obstacle is not None:
             logger.info("data_cfg.resident: auto: a loader reads the frames, since %s", obstacle)
             return None
-    elif obstacle is not None:
+    elif (obstacle := resident_obstacle(dataset, data_cfg, _applied(transforms, model))) is not None:
         raise ValueError(f"data_cfg.resident: true: {obstacle}")
     return _load(dataset, device)
+
+
+def auto_obstacle(
+    data_cfg: Mapping[str, Any],
+    dataset: GaitDataset,
+    transforms: Transforms,
+    model: nn.Module,
+    device: torch.device,
+) -> str | None:
+    """Why `auto` would not keep the training data on the device; None where it would."""
+    if device.type != "cuda":
+        return f"{device} has no memory of its own"
+    obstacle = resident_obstacle(dataset, data_cfg, _applied(transforms, model))
+    return obstacle or no_room(resident_bytes(dataset), *torch.cuda.mem_get_info(device))
 
 
 def no_room(needed: int, free: int, total: int) -> str | None:

@@ -121,6 +121,20 @@ def test_reading_is_the_slowest_only_where_it_is_waited_for(found: Bench) -> Non
     assert figures(found, 60.0, 0.1, 4, times).slowest not in ("read", "collate")
 
 
+@pytest.mark.parametrize("could_stay", [True, False])
+def test_frames_that_could_stay_on_the_device_are_advised_to_where_bringing_them_is_slowest(
+    found: Bench, could_stay: bool
+) -> None:
+    assert not found.could_stay  # on a CPU
+    times, words = {"as it is": 1.0}, "data_cfg.resident: auto"
+    reading = replace(figures(found, 60.0, 9.0, 0, times), could_stay=could_stay)
+    copying = replace(reading, parts=reading.parts | {"copy": Cost(99.0)})
+    computing = replace(figures(found, 60.0, 0.1, 4, times), could_stay=could_stay)
+    computing = replace(computing, parts=computing.parts | {"forward": Cost(2.0)})
+    for one, slowest in ((reading, could_stay), (copying, could_stay), (computing, False)):
+        assert any(words in line for line in advice(one)) == slowest
+
+
 @pytest.mark.parametrize(
     ("compute", "words"),
     [

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 
 from opengait.engine.bench.run import Bench
 
+BRINGING = ("read", "collate", "copy")  # parts that a device which holds the frames is spared
 WAITING = 0.05
 WORTH_IT = 1.1
 
 
 def advice(found: Bench) -> list[str]:
-    """One sentence a finding: workers, precision, batch. Never empty."""
-    return [*_workers(found), *_precision(found), *_batch(found)]
+    """One sentence a finding: workers, data, precision, batch. Never empty."""
+    return [*_workers(found), *_data(found), *_precision(found), *_batch(found)]
 
 
 def _workers(found: Bench) -> Iterator[str]:
@@ -36,6 +37,14 @@ def _workers(found: Bench) -> Iterator[str]:
         yield (
             f"workers: training waits {100 * share:.0f} % of the time for its batches with {found.workers} workers on "
             f"{found.cores} processors; data_cfg.cache: true, or a packed store (opengait pack), makes reading cheaper"
+        )
+
+
+def _data(found: Bench) -> Iterator[str]:
+    if found.could_stay and found.slowest in BRINGING:
+        yield (
+            f"data: {found.slowest} is the slowest part; data_cfg.resident: auto keeps the frames in the device's "
+            "memory, where they fit, and gathers batches there"
         )
 
 

@@ -21,6 +21,7 @@ from opengait.engine.bench.iteration import Cost, as_trained, compute_seconds, f
 from opengait.engine.distributed import choose_device
 from opengait.engine.evaluator import Evaluator
 from opengait.engine.precision import Precision, has_fast_bf16
+from opengait.engine.resident import auto_obstacle
 from opengait.engine.trainer import Trainer
 from opengait.plugins import load_plugins
 
@@ -59,6 +60,7 @@ class Bench:
         compute: seconds of transform, forward, loss and backward by variant: 'as it is', 'bf16', 'half the batch',
             'twice the batch'; those that can be run.
         testing: frames a second in testing.
+        could_stay: the training frames are read by a loader, and could be kept in the device's memory.
     """
 
     model: str
@@ -76,6 +78,7 @@ class Bench:
     waited: float
     compute: Mapping[str, float]
     testing: float
+    could_stay: bool
 
     @property
     def slowest(self) -> str:
@@ -140,6 +143,7 @@ def bench(config: Config, *, generated: bool | None = None, device: str = "auto"
             waited=waited,
             compute=_variants(trainer, batch),
             testing=_testing_speed(testing, folder, trainer, iterations),
+            could_stay=_could_stay(trainer),
         )
 
 
@@ -186,6 +190,11 @@ def _workplace(tree: dict[str, Any], generated: bool) -> Iterator[tuple[Config, 
             Config.from_dict(tree | {"data_cfg": test_data}),
             folder,
         )
+
+
+def _could_stay(trainer: Trainer) -> bool:
+    given = trainer.config["data_cfg"], trainer.dataset, trainer.transforms, trainer.model, trainer.device
+    return trainer.resident is None and auto_obstacle(*given) is None
 
 
 def _variants(trainer: Trainer, batch: Batch) -> dict[str, float]:
