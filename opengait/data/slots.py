@@ -125,8 +125,8 @@ class _Slot:
         return array
 
     def begins_with(self, frames: Tensor) -> bool:
-        """Whether frames lie in this slot as they will be looked for."""
-        return frames.data_ptr() == self._start and frames.is_contiguous()
+        """Whether frames lie in this slot as they will be looked for, and it has not been left to the other side."""
+        return self._memory[0] == FREE and frames.data_ptr() == self._start and frames.is_contiguous()
 
     def send(self) -> Any:
         """Leaves it to the other side; gives the file where that has not got it yet."""

@@ -128,6 +128,16 @@ def test_frames_are_read_into_a_slot_and_copied_only_where_they_moved(outbox: Ou
     assert torch.equal(ForkingPickler.loads(ForkingPickler.dumps(posted)).frames[0].flatten(), torch.arange(20))
 
 
+def test_the_same_memory_twice_in_a_batch_is_in_two_slots(inbox: Inbox) -> None:
+    outbox = Outbox(inbox.name, modalities=2)
+    frames = torch.from_numpy(outbox.empty((1, 9), np.dtype(np.uint8))).fill_(3)
+    one = sent(outbox, batch_of(frames, frames)).frames[0]  # the other is free again
+    del frames
+    for value in range(10, 20):
+        sent(outbox, batch_of(frames_of(value), frames_of(value)))
+    assert one.unique().tolist() == [3]
+
+
 def test_no_memory_is_hoarded(outbox: Outbox) -> None:
     """Whatever sizes come, there are few slots, none much larger than what it was used for last."""
     rng = np.random.default_rng(0)
