@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from opengait.data.batch import Batch
 from opengait.engine.distributed import world_size
 
 if TYPE_CHECKING:
@@ -32,8 +33,9 @@ def deferrable(trainer: Trainer) -> bool:
     return (
         type(optimizer) in (SGD, Adam, AdamW)
         and all(group.get("fused") for group in optimizer.param_groups)
-        # Such a network may change weights or rates there, which nothing takes back.
+        # A network may change weights or rates there, which nothing takes back.
         and not trainer.model.overrides("before_iteration")
+        and not (optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
         # These read from the device in each step.
         and trainer.shards is None
         and not (trainer.precision.growth_skips and trainer.precision.scaler is not None)
@@ -121,13 +123,12 @@ class Deferred:
         trainer.precision.restore_scaler(self.scaler)
 
 
-def steps(trainer: Trainer) -> Iterator[Step]:
-    """What became of every batch from the next draw on, without end.
+def steps(trainer: Trainer, batches: Iterator[Batch]) -> Iterator[Step]:
+    """Trains on batches that have no end; what became of each.
 
     In each the host has waited for the device unless `trainer.defers`; what comes out is the same. Then forward and
     backward of the next batch may be queued already where no hook is due.
     """
-    batches = trainer.batches()
     deferred: Deferred | None = None
     while True:
         began = time.monotonic()

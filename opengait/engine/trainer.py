@@ -175,7 +175,7 @@ class Trainer:
         """Trains until `total_iter` counted iterations, or until a signal asks to stop."""
         try:
             self.call("start")
-            results = steps(self)
+            results = steps(self, self.batches())
             while self.iteration < self.total_iter and not self.stop_signal:
                 with training_advice(self.cfg, self.device, lambda: self.iteration, self.resident_bytes):
                     step = next(results)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from engine_deferred import ADAM, CHANGES, CPU, SGD, Quiet, run, without_nan
 from engine_same import assert_same, assert_same_checkpoints
 from engine_tiny import tiny_config
 from torch import nn
@@ -20,49 +21,7 @@ from opengait.engine.deferred import Deferred, KeptBuffers, Sent, deferrable, ha
 from opengait.engine.hooks import Hook, NonFiniteError
 from opengait.engine.optimizer import build_optimizer
 from opengait.engine.precision import Precision
-from opengait.engine.run_folder import run_folder
-from opengait.engine.trainer import Step, Trainer, TrainResult
-
-CPU = torch.device("cpu")
-SGD = {"solver": "SGD", "lr": 0.01, "momentum": 0.9, "weight_decay": 0.0005}
-ADAM = {"solver": "Adam", "lr": 0.01, "weight_decay": 0.0}
-CHANGES: dict[str, Any] = {
-    "trainer_cfg__total_iter": 12,
-    "trainer_cfg__save_iter": 4,
-    "trainer_cfg__log_iter": 5,
-    "model_cfg__dropout": 0.3,
-    "optimizer_cfg": SGD,
-}
-
-
-class Quiet(Hook):
-    """Writes down what it is told without ever being due; spoils gradients of some draws; acts after an iteration."""
-
-    def __init__(self, infinite: tuple[int, ...] = (), at: int = -1, action: Callable[[], None] | None = None) -> None:
-        self.infinite, self.at, self.action = infinite, at, action
-        self.seen: list[Any] = []
-        self.logged: list[Any] = []
-
-    def due(self, trainer: Trainer, iteration: int) -> bool:
-        return False
-
-    def start(self, trainer: Trainer) -> None:
-        def spoil(gradient: torch.Tensor) -> torch.Tensor:
-            return gradient * float("inf") if trainer.draws - 1 in self.infinite else gradient
-
-        trainer.model.get_parameter("second.weight").register_hook(spoil)
-
-    def after_step(self, trainer: Trainer, step: Step) -> None:
-        rate = trainer.optimizer.param_groups[0]["lr"]
-        counters = (trainer.iteration, trainer.draws, step.batch.iteration, trainer.stop_signal, rate)
-        values = {name: torch.as_tensor(value).clone() for name, value in step.info.items()}
-        self.seen.append((counters, (step.bad, step.counted, step.overflow), step.loss.nan_to_num(-1.0), values))
-        if trainer.iteration == self.at and step.counted and self.action is not None:
-            self.action()
-
-    def after_log(self, trainer: Trainer, means: dict[str, float], rates: dict[str, float]) -> None:
-        shown = {name: rate for name, rate in rates.items() if not name.startswith("throughput/")}
-        self.logged.append((trainer.iteration, means, shown))
+from opengait.engine.trainer import Step, Trainer
 
 
 class Counted:
@@ -81,24 +40,6 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
 
     monkeypatch.setattr(Deferred, "queue", one_more)
     return found
-
-
-def run(
-    tree: Path, output: Path, defers: bool, hook: Hook | None = None, resume: str = "no", **changes: Any
-) -> TrainResult:
-    config = tiny_config(tree, **{**CHANGES, **changes})
-    trainer = Trainer(config, run_folder(config, "trainer_cfg", output), device=CPU, resume=resume)
-    assert not trainer.defers  # nothing is gained on a CPU
-    trainer.defers = defers and deferrable(trainer)
-    trainer.hooks[:0] = [hook] if hook is not None else []
-    return trainer.fit()
-
-
-def without_nan(seen: list[Any]) -> list[Any]:
-    return [
-        (counters, flags, loss, {name: value.nan_to_num(-1.0) for name, value in values.items()})
-        for counters, flags, loss, values in seen
-    ]
 
 
 # Draws whose batch makes everything NaN, and those of which one gradient alone is infinite. Logged are iterations 5 and
@@ -300,10 +241,14 @@ def test_what_cannot_be_masked_is_waited_for(tree: Path, tmp_path: Path, changes
     assert not deferrable(Trainer(config, tmp_path, device=CPU))
 
 
-def test_a_network_that_acts_before_each_iteration_is_waited_for(
+def test_a_network_that_acts_beside_steps_is_waited_for(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = Trainer(tiny_config(tree), tmp_path, device=CPU)
+    assert deferrable(trainer)
+    handle = trainer.optimizer.register_step_post_hook(lambda *_: None)
+    assert not deferrable(trainer)
+    handle.remove()
     assert deferrable(trainer)
     monkeypatch.setattr(type(trainer.model), "before_iteration", lambda self, optimizer: None)
     assert not deferrable(trainer)
@@ -321,3 +266,31 @@ def test_hooks_are_due_unless_they_say_otherwise() -> None:
     nobody: Any = None
     assert not Told().due(nobody, 1)
     assert Looks().due(nobody, 1)
+
+
+def test_processes_agree_on_what_one_of_them_found(
+    tree: Path, tmp_path: Path, in_processes: Callable[..., list[dict[str, Any]]]
+) -> None:
+    def jobs(**changes: Any) -> dict[str, dict[str, Any]]:
+        name = "stopped" if changes else "whole"
+        return {
+            f"deferred:{name} {defers}": {"root": str(tree), "output": str(tmp_path / f"{name} {defers}")}
+            | {"defers": defers, **changes}
+            for defers in (False, True)
+        }
+
+    first, second = in_processes(jobs() | jobs(stop_at=6), worker="engine_deferred.py")
+    for process in (first, second):
+        found, expected = process["deferred:whole True"], process["deferred:whole False"]
+        assert_same(found, expected)
+        assert [flags[0] for _, flags in found["seen"]].count(True) == 4
+    whole = first["deferred:whole False"]
+    for name in ("False", "True"):
+        one, other = (process[f"deferred:stopped {name}"] for process in (first, second))
+        assert one["stop"] == other["stop"] == signal.SIGTERM
+        assert_same(one["state"], other["state"])
+        # Asked after the ninth batch: the next is the last, or the second after it.
+        assert one["state"]["draws"] in ((10,) if name == "False" else (10, 11, 12))
+        assert [counters[:3] for counters, _ in one["seen"]] == [
+            counters[:3] for counters, _ in whole["seen"][: len(one["seen"])]
+        ]

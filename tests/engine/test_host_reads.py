@@ -6,12 +6,18 @@ Every shipped recipe goes through the same check in `tests/test_shipped_recipes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from host_reads import DEVICE, reads
+from engine_tiny import tiny_config
+from host_reads import DEVICE, HostRead, check_iteration, reads
 
+from opengait.engine.hooks import Hook
+from opengait.engine.trainer import Step, Trainer
+
+CPU = torch.device("cpu")
 X = torch.zeros(4, 3, device=DEVICE)
 HOST = torch.arange(2)
 
@@ -54,3 +60,27 @@ def test_what_waits_is_found(work: Callable[[], Any]) -> None:
 )
 def test_what_does_not_wait_is_not(work: Callable[[], Any]) -> None:
     assert reads(work) == ""
+
+
+@pytest.mark.parametrize("solver", ["SGD", "Adam"])
+@pytest.mark.parametrize(("precision", "clip"), [("fp32", None), ("fp32", 1.0), ("fp16", 1.0)])
+def test_a_quiet_iteration_waits_for_nothing(
+    tree: Path, tmp_path: Path, solver: str, precision: str, clip: float | None
+) -> None:
+    changes = {"trainer_cfg__precision": precision, "trainer_cfg__clip_grad_norm": clip, "trainer_cfg__log_iter": 100}
+    trainer = Trainer(tiny_config(tree, optimizer_cfg={"solver": solver, "lr": 0.1}, **changes), tmp_path, device=CPU)
+    check_iteration(trainer, next(trainer.batches()))
+
+
+def test_a_hook_that_reads_is_found(tree: Path, tmp_path: Path) -> None:
+    class Reads(Hook):
+        def due(self, trainer: Trainer, iteration: int) -> bool:
+            return False
+
+        def after_step(self, trainer: Trainer, step: Step) -> None:
+            float(step.loss)
+
+    trainer = Trainer(tiny_config(tree, trainer_cfg__log_iter=100), tmp_path, device=CPU)
+    trainer.hooks.append(Reads())
+    with pytest.raises(HostRead, match="_local_scalar_dense"):
+        check_iteration(trainer, next(trainer.batches()))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from engine_deferred import ADAM, SGD, Quiet, run, without_nan
+from engine_same import assert_same, assert_same_checkpoints
 from engine_tiny import tiny_config
 from torch import nn
 
 from opengait import engine
 from opengait.data.tree_packing import pack_tree
 from opengait.engine.checkpoint import load_checkpoint
+from opengait.engine.deferred import steps
 from opengait.engine.evaluator import Evaluator
 from opengait.engine.sync_batchnorm import _SynchronisedNorm
 from opengait.engine.trainer import Trainer
@@ -97,24 +99,65 @@ def test_batches_sent_ahead_are_whole_when_they_are_computed(tree: Path, tmp_pat
     expected.close()
 
 
-def test_an_iteration_waits_for_the_device_once(tree: Path, tmp_path: Path) -> None:
-    """For the flag that says whether the step counts; nothing else reads from the device."""
-    config = tiny_config(tree, trainer_cfg__precision="bf16")
-    trainer = Trainer(config, tmp_path, device=torch.device("cuda", 0))
+@pytest.mark.parametrize(
+    ("solver", "changes"),
+    [
+        (SGD, {"trainer_cfg__precision": "bf16"}),
+        (SGD, {"trainer_cfg__precision": "fp16", "trainer_cfg__clip_grad_norm": 1.0}),
+        (ADAM, {"trainer_cfg__precision": "fp16"}),
+        (ADAM, {"trainer_cfg__clip_grad_norm": 1.0, "data_cfg__num_workers": 1}),
+    ],
+)
+def test_a_quiet_iteration_waits_for_nothing(
+    tree: Path, tmp_path: Path, solver: dict[str, Any], changes: dict[str, Any]
+) -> None:
+    quiet = {"trainer_cfg__log_iter": 100, "trainer_cfg__total_iter": 100, "optimizer_cfg": solver}
+    trainer = Trainer(tiny_config(tree, **quiet, **changes), tmp_path, device=torch.device("cuda", 0))
+    assert trainer.defers
     batches = trainer.batches()
-    for _ in range(3):
-        trainer.train_step(next(batches))
-    batch = next(batches)
-    torch.cuda.set_sync_debug_mode("warn")
+    results = steps(trainer, batches)
+    for _ in range(5):  # moments are made, algorithms chosen
+        trainer.call("after_step", next(results))
+    torch.cuda.set_sync_debug_mode("error")
     try:
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            trainer.train_step(batch)
+        for _ in range(5):
+            step = next(results)
+            trainer.call("after_step", step)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    waits = [one for one in said if "synchronizing CUDA operation" in str(one.message)]
-    assert len(waits) <= 1, [f"{one.filename}:{one.lineno}" for one in waits]
+    assert (step.counted, trainer.iteration) == (True, 10)
     batches.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("precision", "solver"), [("fp32", SGD), ("fp16", SGD), ("fp32", ADAM), ("fp16", {**ADAM, "solver": "AdamW"})]
+)
+@pytest.mark.parametrize(("batches", "gradients"), [((0, 1, 4), (3, 8)), ((2, 12), (5, 6, 7)), ((), ())])
+def test_deferred_equals_waited_for_bit_for_bit(
+    tree: Path,
+    tmp_path: Path,
+    precision: str,
+    solver: dict[str, Any],
+    batches: tuple[int, ...],
+    gradients: tuple[int, ...],
+) -> None:
+    changes = {
+        "trainer_cfg__precision": precision,
+        "trainer_cfg__deterministic": True,
+        "model_cfg__poison_at": list(batches),
+        "optimizer_cfg": solver,
+    }
+    hooks, device = [Quiet(gradients), Quiet(gradients)], torch.device("cuda", 0)
+    try:
+        expected, found = (
+            run(tree, tmp_path / str(defers), defers, hooks[defers], device=device, **changes)
+            for defers in (False, True)
+        )
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert_same(without_nan(hooks[1].seen), without_nan(hooks[0].seen))
+    assert_same(hooks[1].logged, hooks[0].logged)
+    assert_same_checkpoints(found.checkpoint, expected.checkpoint)
 
 
 def test_embeddings_equal_those_of_a_cpu(tree: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from opengait.data.batch import Batch
 from opengait.data.loader import BatchLoader, train_loader
 from opengait.engine.bench.ceilings import median_seconds, synchronise
 from opengait.engine.bench.counting import Counter
+from opengait.engine.deferred import steps
 from opengait.engine.precision import Precision
 from opengait.engine.trainer import Trainer
 
@@ -114,13 +115,11 @@ def as_trained(trainer: Trainer, iterations: int, warm: int = 3) -> tuple[float,
     """Median seconds of an iteration as training does it, its loader reading ahead, and of waiting for the batch."""
     wholes, waits = [], []
     batches = trainer.batches()
+    results = steps(trainer, batches)
     try:
         for _ in range(warm + iterations):
             began = time.perf_counter()
-            batch = next(batches)
-            waits.append(time.perf_counter() - began)
-            trainer.train_step(batch)
-            synchronise(trainer.device)
+            waits.append(next(results).data_seconds)
             wholes.append(time.perf_counter() - began)
     finally:
         batches.close()  # type: ignore[attr-defined]
