@@ -40,6 +40,7 @@ class Quiet(Hook):
         self.infinite, self.at, self.action = infinite, at, action
         self.seen: list[Any] = []
         self.logged: list[Any] = []
+        self.iterations: dict[int, int] = {}  # of a draw, as the network knew it when the draw counted
 
     def due(self, trainer: Trainer, iteration: int) -> bool:
         return False
@@ -49,6 +50,9 @@ class Quiet(Hook):
             return gradient * float("inf") if trainer.draws - 1 in self.infinite else gradient
 
         trainer.model.get_parameter("second.weight").register_hook(spoil)
+        trainer.model.register_forward_pre_hook(
+            lambda network, inputs: self.iterations.update({trainer.draws - 1: trainer.model.iteration})
+        )
 
     def after_step(self, trainer: Trainer, step: Step) -> None:
         rate = trainer.optimizer.param_groups[0]["lr"]
@@ -103,7 +107,9 @@ def in_processes(root: str, output: str, defers: bool, stop_at: int = -1) -> dic
             trainer.losses.forward = forward  # type: ignore[method-assign]
 
     hook = Own((9,) if mine else (), stop_at if mine else -1, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    result = run(Path(root), Path(output), defers, hook)
+    # Where it is asked to stop, nothing else settles a step at once.
+    changes = {} if stop_at < 0 else {"trainer_cfg__save_iter": 100, "trainer_cfg__log_iter": 100}
+    result = run(Path(root), Path(output), defers, hook, **changes)
     state = load_checkpoint(result.checkpoint or "")
     kept = {key: state[key] for key in ("model", "optimizer", "rng", "interval", "iteration", "draws")}
     # Ranks share a folder, and their losses are their own.

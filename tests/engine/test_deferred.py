@@ -83,6 +83,7 @@ def test_deferred_equals_waited_for_bit_for_bit(
     assert counted.queued >= 5
     assert_same(without_nan(hooks[1].seen), without_nan(hooks[0].seen))
     assert_same(hooks[1].logged, hooks[0].logged)
+    assert hooks[1].iterations == hooks[0].iterations
     expected, found = (list_checkpoints(folder / "checkpoints", "tiny") for folder in folders)
     assert [iteration for iteration, _ in found] == [4, 8, 12]
     for (_, one), (_, other) in zip(found, expected, strict=True):
@@ -145,6 +146,18 @@ def test_a_signal_ends_the_run_after_the_iteration_that_has_begun(
     found = run(tree, tmp_path / "True", True, resume="auto")
     expected = run(tree, tmp_path / "whole", False)
     assert_same_checkpoints(found.checkpoint, expected.checkpoint)
+
+
+def test_the_last_step_is_settled_whoever_asks_for_it(tree: Path, tmp_path: Path, counted: Counted) -> None:
+    """Without any hook too, so that the network is left as that step left it."""
+    left = []
+    for defers in (False, True):
+        trainer = Trainer(tiny_config(tree, **CHANGES), tmp_path / str(defers), device=CPU)
+        trainer.defers, trainer.hooks = defers, []
+        assert trainer.fit().iteration == 12
+        left.append(dict(trainer.model.state_dict()))
+    assert counted.queued == 10
+    assert_same(left[1], left[0])
 
 
 def test_the_outcome_is_read_when_the_next_batch_is_queued_and_at_once_where_a_hook_is_due(

@@ -157,6 +157,7 @@ def test_deferred_equals_waited_for_bit_for_bit(
         torch.use_deterministic_algorithms(False)
     assert_same(without_nan(hooks[1].seen), without_nan(hooks[0].seen))
     assert_same(hooks[1].logged, hooks[0].logged)
+    assert hooks[1].iterations == hooks[0].iterations
     assert_same_checkpoints(found.checkpoint, expected.checkpoint)
 
 
