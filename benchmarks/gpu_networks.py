@@ -117,7 +117,9 @@ def train(
     first = next(loader)  # from now on it reads frames, whatever the trainer has
     trainer.resident = kept
     batch = next(resident).to(device)
-    if not all(torch.equal(*pair) for pair in zip(batch.frames, first.to(device).frames, strict=True)):
+    # Of a loader frames come cut already.
+    inputs = trainer.transforms(batch), trainer.transforms(first.to(device))
+    if not all(torch.equal(*pair) for pair in zip(*inputs, strict=True)):
         raise ArithmeticError(f"{network}: the resident batch is not that of the loader")
     forms = {"alone": again(batch), "resident": resident, "loader": loader}
     share, most = seconds / 2 / (ROUNDS * len(forms)), 1 if size is TINY else 100

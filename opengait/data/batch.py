@@ -28,7 +28,8 @@ class Batch:
         seed: the run's seed.
         as_one: whether a packed batch is augmented as if it were one sequence, with the draws of its first, as the
             reference implementation does.
-        prepared: whether transforms that work on arrays have been applied to the frames.
+        prepared: whether what transforms leave to the loader's workers was done: those that work on arrays, or the
+            cut that others begin with.
     """
 
     frames: list[Tensor]

@@ -25,7 +25,7 @@ class BatchReader:
         dataset, choice: where the frames come from, and which are taken.
         purpose: the purpose that frame choice is keyed by, with (seed, iteration, position).
         packed: join sequences along time, whatever their lengths; None does so only where the lengths differ.
-        transforms: those of them that work on arrays are applied here.
+        transforms: what they leave to the loader's workers is done here.
         as_one: augment a packed batch as if it were one sequence.
     """
 

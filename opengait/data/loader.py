@@ -74,7 +74,8 @@ def train_loader(
     Args:
         sampler_cfg: the section `trainer_cfg.sampler`.
         start_iteration, end_iteration: first iteration and the one to stop before; None never stops.
-        transforms: what will be applied to the batches; those on arrays are applied by the workers already.
+        transforms: what will be applied to the batches; those on arrays are applied by the workers already, and
+            columns that are cut off first never leave them.
 
     Raises:
         DataError: an impossible sampler section, or a batch with fewer sequences than processes.

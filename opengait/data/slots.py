@@ -29,7 +29,7 @@ from opengait.data.batch import Batch
 
 HEADER = 64  # bytes before the frames, which so are aligned
 FREE, TAKEN = 0, 1
-BATCHES = 4  # the one being filled, one that waits, the consumer's, and the one its names held before
+BATCHES = 5  # one read into, one it is cut into, one that waits, the consumer's, and what its names held before
 ROOM = 1 / 8  # that a slot is made larger by, since batches of drawn lengths differ
 SLACK = 4  # a slot is given up where it is so many times larger than what it is wanted for
 GRAIN = 1 << 16  # bytes; sizes are multiples of it

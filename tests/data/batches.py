@@ -50,3 +50,7 @@ def walkers(*shape: int) -> Tensor:
         radius_y, radius_x = rng.uniform(0.25, 0.6, 2) * (height, width)
         frame[((y - middle_y) / radius_y) ** 2 + ((x - middle_x) / radius_x) ** 2 < 1] = 255
     return torch.from_numpy(frames.reshape(shape))
+
+
+def chain(*steps: Any) -> dict[str, Any]:
+    return {"type": "Compose", "trf_cfg": [step if isinstance(step, dict) else {"type": step} for step in steps]}

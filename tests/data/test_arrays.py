@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from batches import apply, batch_of, noise
+from batches import apply, batch_of, chain, noise
 from torch import Tensor
 
 from opengait.config import ConfigError, load_config
@@ -71,10 +71,6 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TRANSFORMS, "_entries", dict(TRANSFORMS._entries))
     for entry in (Speckle, Halved, Doubled, Shortened, negative, threshold, nothing):
         TRANSFORMS.register(entry)
-
-
-def chain(*steps: Any) -> dict[str, Any]:
-    return {"type": "Compose", "trf_cfg": [step if isinstance(step, dict) else {"type": step} for step in steps]}
 
 
 def test_every_form_is_called_with_arrays_of_sequences() -> None:

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from batches import apply, batch_of, noise
+from batches import apply, batch_of, chain, noise
+from torch import Tensor
 
-from opengait.data.transforms import build_transforms
+from opengait.data.transforms import Transforms, build_transforms
 from opengait.data.transforms.draws import Draws
 from opengait.data.transforms.recycled import Recycled
-from opengait.data.transforms.silhouette import scaled
+from opengait.data.transforms.silhouette import BaseSilCuttingTransform, scaled
 
 
 @pytest.mark.parametrize(
@@ -170,3 +171,46 @@ def test_scaling_in_one_pass_has_the_bits_of_two(dtype: torch.dtype, divisor: fl
     found = scaled(frames, divisor, Recycled())
     assert found.dtype == torch.float32
     assert torch.equal(found, frames.float() / divisor)
+
+
+@pytest.mark.parametrize("lengths", [None, [3, 1, 4]])
+@pytest.mark.parametrize(
+    ("entry", "width"),
+    [
+        ({"type": "BaseSilCuttingTransform"}, 44),
+        ({"type": "BaseSilCuttingTransform", "cutting": 3, "divsor": 100.0}, 58),
+        (chain("BaseSilCuttingTransform", "RandomHorizontalFlip", "RandomErasing"), 44),
+        (chain(chain("BaseSilCuttingTransform"), {"type": "BaseSilCuttingTransform", "cutting": 2}), 44),
+        (chain("RandomHorizontalFlip", "BaseSilCuttingTransform"), 64),
+        ({"type": "BaseParsingCuttingTransform"}, 64),
+        ({"type": "BaseSilTransform"}, 64),
+        (None, 64),
+    ],
+)
+def test_a_cut_that_a_transform_begins_with_can_be_done_before(
+    entry: Any, width: int, lengths: list[int] | None
+) -> None:
+    """Parsing maps and what is cut later stay whole; the input is the same bit for bit."""
+    torch.manual_seed(0)
+    shape = (3, 8) if lengths is None else (1, 8)
+    frames = torch.randint(256, (*shape, 5, 64), dtype=torch.uint8)
+    batch = batch_of(frames, frames[..., 0].clone(), lengths=lengths)
+    transforms = build_transforms([entry, None])
+    prepared = transforms.prepare(batch)
+    assert [tuple(one.shape) for one in prepared.frames] == [(*shape, 5, width), (*shape, 5)]
+    assert prepared.frames[0].dtype == torch.uint8
+    assert transforms.prepare(prepared) is prepared
+    whole = [transform(*each) for transform, *each in transforms._of_modalities(batch)]
+    for found in (transforms(prepared), transforms(batch)):
+        assert all(torch.equal(one, other.float()) for one, other in zip(found, whole, strict=True))
+
+
+def test_a_transform_made_of_a_cut_is_given_whole_frames() -> None:
+    class Edges(BaseSilCuttingTransform):
+        def __call__(self, frames: Tensor, draws: Draws) -> Tensor:
+            return frames[..., :10].float()
+
+    batch = batch_of(torch.full((1, 2, 4, 64), 7, dtype=torch.uint8))
+    transforms = Transforms([Edges()])
+    assert transforms.prepare(batch) is batch
+    assert transforms(batch)[0].shape == (1, 2, 4, 10)

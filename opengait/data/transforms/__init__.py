@@ -12,7 +12,7 @@ from opengait.data.batch import Batch
 from opengait.data.errors import DataError
 from opengait.data.transforms.base import Transform
 from opengait.data.transforms.build import build_transform
-from opengait.data.transforms.compose import Compose, works_on_arrays
+from opengait.data.transforms.compose import Compose, after_cut, first_cut, works_on_arrays
 from opengait.data.transforms.draws import Draws
 
 __all__ = ["Draws", "Transform", "Transforms", "build_transforms"]
@@ -21,8 +21,8 @@ __all__ = ["Draws", "Transform", "Transforms", "build_transforms"]
 class Transforms:
     """One transform a modality, in file order.
 
-    A loader that is given them applies those that work on arrays in its workers (`prepare`); calling them does the
-    rest on the batch's device, and all of it where no loader has.
+    A loader that is given them applies in its workers those that work on arrays, and cuts that others begin with
+    (`prepare`); calling them does the rest on the batch's device, and all of it where no loader has.
     """
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
@@ -41,8 +41,8 @@ class Transforms:
         return [_finish(*each).float() for each in self._of_modalities(batch)]
 
     def prepare(self, batch: Batch) -> Batch:
-        """The batch after the transforms that work on arrays; a batch that was prepared stays as it is."""
-        if batch.prepared or not any(works_on_arrays(transform) for transform in self.transforms):
+        """The batch after what is for the loader's workers; a batch that was prepared stays as it is."""
+        if batch.prepared or not any(works_on_arrays(one) or first_cut(one) for one in self.transforms):
             return batch
         return replace(batch, frames=[_begin(*each) for each in self._of_modalities(batch)], prepared=True)
 
@@ -70,12 +70,16 @@ class Transforms:
 
 
 def _begin(transform: Transform, frames: Tensor, draws: Draws) -> Tensor:
+    if (cut := first_cut(transform)) is not None:
+        return cut.cut(frames)
     if isinstance(transform, Compose):
         return transform.begin(frames, draws)
     return transform(frames, draws) if works_on_arrays(transform) else frames
 
 
 def _finish(transform: Transform, frames: Tensor, draws: Draws) -> Tensor:
+    if first_cut(transform) is not None:
+        return after_cut(transform, frames, draws)
     if isinstance(transform, Compose):
         return transform.finish(frames, draws)
     return frames if works_on_arrays(transform) else transform(frames, draws)

@@ -33,13 +33,14 @@ class Compose(Transform):
 
     def begin(self, frames: Tensor, draws: Draws) -> Tensor:
         """The steps for the loader's workers."""
-        return self._run(0, self._for_workers(), frames, draws)
+        return self.run(0, self._for_workers(), frames, draws)
 
     def finish(self, frames: Tensor, draws: Draws) -> Tensor:
         """The steps for the device."""
-        return self._run(self._for_workers(), len(self.steps), frames, draws)
+        return self.run(self._for_workers(), len(self.steps), frames, draws)
 
-    def _run(self, start: int, end: int, frames: Tensor, draws: Draws) -> Tensor:
+    def run(self, start: int, end: int, frames: Tensor, draws: Draws) -> Tensor:
+        """The steps from `start` up to `end`."""
         for number in range(start, end):
             frames = self.steps[number](frames, draws.within(str(number)))
         return frames
@@ -59,6 +60,25 @@ def works_on_arrays(transform: Transform) -> bool:
     if isinstance(transform, Compose):
         return any(works_on_arrays(step) for step in transform.steps)
     return not transform.on_device
+
+
+def first_cut(transform: Transform) -> BaseSilCuttingTransform | None:
+    """The cut that a transform begins with, if no step of it works on arrays: columns that are thrown away need not
+    travel from the loader's workers to the device."""
+    if isinstance(transform, Compose):
+        return first_cut(transform.steps[0]) if transform.steps and not works_on_arrays(transform) else None
+    # A class made of it may do something else with whole frames.
+    return transform if type(transform) is BaseSilCuttingTransform else None
+
+
+def after_cut(transform: Transform, frames: Tensor, draws: Draws) -> Tensor:
+    """What a transform makes of frames that its first cut was applied to."""
+    if isinstance(transform, Compose):
+        frames = after_cut(transform.steps[0], frames, draws.within("0"))
+        return transform.run(1, len(transform.steps), frames, draws)
+    if not isinstance(transform, BaseSilCuttingTransform):
+        raise TypeError(f"{type(transform).__name__} does not begin with a cut")
+    return transform.scale(frames)
 
 
 class DA4GaitSSB(Compose):

@@ -73,8 +73,16 @@ class BaseSilCuttingTransform(Transform):
 
     def __call__(self, frames: Tensor, draws: Draws) -> Tensor:
         """[n, s, h, w] -> [n, s, h, w - 2 cutting]."""
-        cut = self._columns(frames.shape[-1])
-        return scaled(frames[..., cut : frames.shape[-1] - cut], self.divsor, self._memory)
+        return self.scale(self.cut(frames))
+
+    def cut(self, frames: Tensor) -> Tensor:
+        """[n, s, h, w] -> a view of the columns that stay."""
+        columns = self._columns(frames.shape[-1])
+        return frames[..., columns : frames.shape[-1] - columns]
+
+    def scale(self, frames: Tensor) -> Tensor:
+        """What is left to do with frames that are cut."""
+        return scaled(frames, self.divsor, self._memory)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         return height, width - 2 * self._columns(width)
@@ -101,8 +109,7 @@ class BaseParsingCuttingTransform(BaseSilCuttingTransform):
 
     def __call__(self, frames: Tensor, draws: Draws) -> Tensor:
         """[n, s, h, w] -> [n, s, h, w - 2 cutting]."""
-        cut = self._columns(frames.shape[-1])
-        frames = frames[..., cut : frames.shape[-1] - cut].float()
+        frames = self.cut(frames).float()
         brightest = frames.flatten(2).amax(2)  # [n, s]
         if draws.packed:
             brightest = torch.stack([sequence.amax() for sequence in draws.split(brightest)])
