@@ -68,7 +68,7 @@ class Outbox:
             array = frames.numpy()
             slot = self._find(array.nbytes)
             if slot is None:
-                return frames
+                return frames.contiguous()  # of a view, torch would send all that lies behind it
             slot.lend(array.shape, array.dtype)[...] = array
         return Posted(self._inbox, slot.number, slot.send(), tuple(frames.shape), frames.numpy().dtype.str)
 
