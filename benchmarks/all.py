@@ -40,9 +40,9 @@ SCRIPTS = (
     Script("triplet"),
     Script("reading", target="3.5 (packed store)"),
     Script("pipeline"),
-    Script("training"),
+    Script("training", short=("--short",)),
     Script("testing", full=("--sequences", "500")),
-    Script("ranking", short=("--part", "products"), target="at most 2 times the products"),
+    Script("ranking", short=("--part", "products", "--short"), target="at most 2 times the products"),
     Script("opening", short=("--turns", "1"), target="under 1 s and 300 MB"),
 )
 

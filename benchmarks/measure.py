@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,12 @@ class Ratio:
     ours: float
     spread: float
 
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[float, float]]) -> Ratio:
+        """Of turns, each with the seconds of the plain form and of ours."""
+        plain, ours = zip(*pairs, strict=True)
+        return cls(statistics.median(plain), statistics.median(ours), max(ours) / min(ours))
+
     @property
     def times(self) -> float:
         """How many times faster ours is."""
@@ -37,9 +43,7 @@ def compare(plain: Work, ours: Work, device: torch.device, turns: int = 3, warm:
     for _ in range(warm):
         plain()
         ours()
-    pairs = [(seconds(plain, device), seconds(ours, device)) for _ in range(turns)]
-    of_plain, of_ours = zip(*pairs, strict=True)
-    return Ratio(statistics.median(of_plain), statistics.median(of_ours), max(of_ours) / min(of_ours))
+    return Ratio.of([(seconds(plain, device), seconds(ours, device)) for _ in range(turns)])
 
 
 def table(rows: list[Mapping[str, Any]]) -> str:

@@ -26,6 +26,7 @@ from opengait.data.packing import PackedWriter
 
 TYPES, VIEWS = ("00", "01"), tuple(f"{angle:03d}" for angle in range(0, 195, 15))  # 26 sequences a subject
 SECONDS, MEGABYTES = 1.0, 300.0
+LINKS = 30_000
 
 MEASURE = """
 import json, os, sys, time
@@ -74,6 +75,7 @@ def write(folder: Path, sequences: int) -> None:
     frames = np.zeros((2, 4, 4), np.uint8)
     content = pickle.dumps(frames, protocol=4)
     subjects: list[str] = []
+    source = folder / "source.pkl"
     with PackedWriter(folder / "packed", ["silhouettes"]) as writer:
         for number in range(sequences):
             subject, rest = divmod(number, len(TYPES) * len(VIEWS))
@@ -82,7 +84,10 @@ def write(folder: Path, sequences: int) -> None:
                 subjects.append(f"{subject:05d}")
             path = folder / "tree" / subjects[-1] / TYPES[kind] / VIEWS[view]
             path.mkdir(parents=True)
-            (path / f"{VIEWS[view]}.pkl").write_bytes(content)
+            if number % LINKS == 0:  # of one file; file systems allow some ten thousand names for it
+                source.unlink(missing_ok=True)
+                source.write_bytes(content)
+            os.link(source, path / f"{VIEWS[view]}.pkl")
             writer.add(subjects[-1], TYPES[kind], VIEWS[view], [frames])
     (folder / "partition.json").write_text(json.dumps({"TRAIN_SET": subjects, "TEST_SET": []}))
 
