@@ -179,7 +179,7 @@ class Trainer:
             while self.iteration < self.total_iter and not self.stop_signal:
                 with training_advice(self.cfg, self.device, lambda: self.iteration, self.resident_bytes):
                     step = next(results)
-                self.draws = step.batch.iteration + 1
+                self.draws = step.batch.iteration + 1  # of this step, also where the next batch has been taken
                 self.call("after_step", step)
         finally:
             self.call("finish")
@@ -192,7 +192,7 @@ class Trainer:
         return step
 
     def begin(self, batch: Batch, ahead: bool = False) -> Step:
-        """Forward, losses and backward, for none of which the host waits.
+        """Forward, losses and backward; on a GPU the host waits for none of them.
 
         Args:
             ahead: the outcome of the iteration before is not known yet; it is taken for one that counts.
