@@ -21,6 +21,7 @@ from opengait.data.packing import PackedWriter
 from opengait.engine.bench.ceilings import Ceilings, median_seconds, synchronise
 from opengait.engine.bench.counting import Counter
 from opengait.engine.bench.iteration import take_apart
+from opengait.engine.deferred import steps
 from opengait.engine.evaluator import Evaluator
 from opengait.engine.trainer import Trainer
 
@@ -86,11 +87,13 @@ def config_of(network: str, data_cfg: dict[str, Any], size: Size, resident: bool
 
 
 def iterations(trainer: Trainer, batches: Iterator[Batch], seconds: float, most: int) -> float:
-    """Seconds of an iteration: the mean over as many as fit into a time, at least one."""
+    """Seconds of an iteration as training does it: the mean over as many as fit into a time, at least one."""
+    done = steps(trainer, batches)
+    next(done)  # from here on one batch begins for each that is done
     synchronise(trainer.device)
     began, count = time.perf_counter(), 0
     while not count or (time.perf_counter() - began < seconds and count < most):
-        trainer.train_step(next(batches))
+        next(done)
         count += 1
     synchronise(trainer.device)
     return (time.perf_counter() - began) / count

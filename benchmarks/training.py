@@ -1,24 +1,20 @@
 """A training iteration of GaitSet, GaitPart, GaitGL and GaitBase against its plain form, from raw frames to the step.
 
-Both have the same weights and see the same frames; their losses are compared before anything is timed. They take turns,
-each in a process of its own, since training keeps the memory that it frees, which is a setting of the whole process.
-Run from the project's root: `python benchmarks/training.py`; `--short` has fewer frames for the slowest network.
+Both have the same weights and see the same frames; their losses are compared before anything is timed. Run from the
+project's root: `python benchmarks/training.py`; `--short` has fewer frames for the slowest network.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import multiprocessing
-from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from measure import Ratio, machine, seconds, table
+from measure import Ratio, compare, machine, table
 from plain.losses import cross_entropy, triplet
 from plain.networks import PLAIN
 from torch import Tensor, nn
@@ -26,7 +22,6 @@ from torch import Tensor, nn
 from opengait import build_model, load_config
 from opengait.data.batch import Batch
 from opengait.data.transforms import build_transforms
-from opengait.engine.heap import keeping_freed_memory
 from opengait.engine.optimizer import build_optimizer
 from opengait.engine.precision import Precision, has_fast_bf16
 from opengait.modeling.losses import LossAggregator
@@ -115,65 +110,19 @@ class Plain:
         self.optimizer.step()
 
 
-def serve(connection: Connection, form: str, name: str, shape: Shape, threads: int, device: torch.device) -> None:
-    """Sends the loss of the first iteration, then the seconds of one for each True that comes."""
-    torch.set_num_threads(threads)
-    ours = Ours(name, raw_batch(*shape, device), device, "bf16" if form == "bf16" else "fp32")
-    work = Plain(name, ours) if form == "plain" else ours
-    del ours
-    with contextlib.nullcontext() if form == "plain" else keeping_freed_memory(device):
-        connection.send(float(work.loss().detach()))
-        while connection.recv():
-            connection.send(seconds(work, device))
-
-
-class Served:
-    """An iteration in another process."""
-
-    def __init__(self, form: str, *what: Any) -> None:
-        processes = multiprocessing.get_context("spawn")
-        self.connection, theirs = processes.Pipe()
-        self.process = processes.Process(target=serve, args=(theirs, form, *what), daemon=True)
-        self.process.start()
-        theirs.close()
-        self.loss: float = self.connection.recv()
-
-    def __call__(self) -> float:
-        """Seconds of an iteration."""
-        self.connection.send(True)
-        taken: float = self.connection.recv()
-        return taken
-
-
-@contextlib.contextmanager
-def served(forms: list[str], *what: Any) -> Iterator[list[Served]]:
-    """Processes that end with the block."""
-    processes = [Served(form, *what) for form in forms]
-    yield processes
-    for one in processes:
-        one.connection.send(False)
-        one.process.join()
-
-
-def taking_turns(first: Served, second: Served, turns: int) -> Ratio:
-    """The first turn of each does not count."""
-    return Ratio.of([(first(), second()) for _ in range(turns + 1)][1:])
-
-
 def measure(name: str, shape: Shape, device: torch.device, turns: int) -> dict[str, Any]:
     """One network's row."""
-    what = name, shape, torch.get_num_threads(), device
-    fast = has_fast_bf16(device)
-    with served(["plain", "ours"], *what) as (plain, ours):
-        found, expected = ours.loss, plain.loss
-        if abs(found - expected) > 1e-4 * max(1, abs(expected)):
-            raise ArithmeticError(f"{name}: the loss is {found}, the plain form's {expected}")
-        ratio = taking_turns(plain, ours, turns)
+    batch = raw_batch(*shape, device)
+    ours = Ours(name, batch, device, "fp32")
+    plain = Plain(name, ours)
+    found, expected = float(ours.loss().detach()), float(plain.loss().detach())
+    if abs(found - expected) > 1e-4 * max(1, abs(expected)):
+        raise ArithmeticError(f"{name}: the loss is {found}, the plain form's {expected}")
+    ratio: Ratio = compare(plain, ours, device, turns)
     bf16 = {"bf16, ms": "-", "fp32 / bf16": "emulated here"}
-    if fast:
-        with served(["fp32", "bf16"], *what) as (whole, half):
-            other = taking_turns(whole, half, turns)
-        bf16 = {"bf16, ms": f"{1e3 * other.ours:.0f}", "fp32 / bf16": f"{other.times:.2f}"}
+    if has_fast_bf16(device):
+        half = compare(ours, Ours(name, batch, device, "bf16"), device, turns)
+        bf16 = {"bf16, ms": f"{1e3 * half.ours:.0f}", "fp32 / bf16": f"{half.times:.2f}"}
     return {
         "network": name,
         "batch": " x ".join(map(str, shape)),

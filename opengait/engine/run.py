@@ -12,7 +12,6 @@ from opengait.engine.checkpoint import compat_of, find_checkpoint, load_checkpoi
 from opengait.engine.distributed import choose_device, init_from_environment, is_main, on_main, world_size
 from opengait.engine.evaluator import Evaluator
 from opengait.engine.fit import refuse_trained
-from opengait.engine.heap import keeping_freed_memory
 from opengait.engine.hooks.tensorboard import open_writer, write_figures
 from opengait.engine.logs import logging_to
 from opengait.engine.preflight import check_testing
@@ -59,7 +58,6 @@ def train(
         logging_to(folder, log_to_file=log_to_file),
         init_from_environment(chosen, timeout) as roll_call,
         locked(folder),
-        keeping_freed_memory(chosen),
     ):
         trainer = Trainer(config, folder, device=chosen, resume=resume)
         if roll_call is not None:
