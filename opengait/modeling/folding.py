@@ -19,15 +19,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
 from opengait.modeling.modules import BasicConv2d, SequenceConv3d, SetBlockWrapper
-from opengait.modeling.modules.convolutions import Conv3d
-from opengait.modeling.modules.winograd import Conv3x3
+from opengait.modeling.modules.convolutions import Conv2d, Conv3d, Conv3x3
 
 DECLARED = "norms_behind"
 """Class attribute of a module that vouches for its own forward pass: {name of a convolution: name of the batch norm
 that alone sees its result}, and Sequentials among its children run from first to last. Subclasses say it anew."""
 
 Convolution = nn.Conv2d | nn.Conv3d
-KINDS = (nn.Conv2d, nn.Conv3d, Conv3d, Conv3x3, SequenceConv3d)
+KINDS = (nn.Conv2d, nn.Conv3d, Conv2d, Conv3d, Conv3x3, SequenceConv3d)
 
 
 @contextmanager

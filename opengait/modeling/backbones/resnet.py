@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from opengait.modeling.modules import BasicBlock2D, BasicConv2d
+from opengait.modeling.modules.convolutions import Conv2d
 
 
-def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=False)
+def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> Conv2d:
+    return Conv2d(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=False)
 
 
 class Bottleneck(nn.Module):

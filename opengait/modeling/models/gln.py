@@ -23,6 +23,7 @@ from opengait.modeling.modules import (
     SetBlockWrapper,
     full_precision,
 )
+from opengait.modeling.modules.convolutions import Conv2d
 from opengait.modeling.modules.precision import no_autocast
 from opengait.modeling.settings import ModelSettings, SeparateFCsSettings
 
@@ -100,9 +101,9 @@ class GLN(BaseModel):
         self.lateral_layer1 = nn.Conv2d(2 * c1, lateral, 1, bias=False)
         self.lateral_layer2 = nn.Conv2d(2 * c2, lateral, 1, bias=False)
         self.lateral_layer3 = nn.Conv2d(2 * c3, lateral, 1, bias=False)
-        self.smooth_layer1 = nn.Conv2d(lateral, lateral, 3, padding=1, bias=False)
-        self.smooth_layer2 = nn.Conv2d(lateral, lateral, 3, padding=1, bias=False)
-        self.smooth_layer3 = nn.Conv2d(lateral, lateral, 3, padding=1, bias=False)
+        self.smooth_layer1 = Conv2d(lateral, lateral, 3, padding=1, bias=False)
+        self.smooth_layer2 = Conv2d(lateral, lateral, 3, padding=1, bias=False)
+        self.smooth_layer3 = Conv2d(lateral, lateral, 3, padding=1, bias=False)
 
         self.HPP = HorizontalPoolingPyramid(model_cfg["bin_num"])
         self.Head = SeparateFCs(**model_cfg["SeparateFCs"])

@@ -1,4 +1,4 @@
-"""Bias-free convolutions, with the keys of the reference implementation."""
+"""Convolutions, with the keys of torch and of the reference implementation."""
 
 from __future__ import annotations
 
@@ -6,6 +6,29 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from opengait.modeling.modules.ways import convolved
+
+
+class Conv2d(nn.Conv2d):
+    """A 2-D convolution that is computed on a CPU in the way that is fastest there; keys of Conv2d."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, c_in, h, w] -> [n, c_out, h', w']."""
+        y = convolved(self, x)
+        return super().forward(x) if y is None else y
+
+
+class Conv3x3(Conv2d):
+    """A 3x3 convolution with padding 1 and no bias.
+
+    Args:
+        in_channels, out_channels: channels before and after.
+        stride: of height and width.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int | tuple[int, int] = 1) -> None:
+        super().__init__(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
 
 
 class BasicConv2d(nn.Module):
@@ -15,9 +38,7 @@ class BasicConv2d(nn.Module):
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: int, **kwargs: Any
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False, **kwargs
-        )
+        self.conv = Conv2d(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, c_in, h, w] -> [n, c_out, h', w']."""
@@ -25,14 +46,17 @@ class BasicConv2d(nn.Module):
 
 
 class Conv3d(nn.Conv3d):
-    """A 3-D convolution that goes to oneDNN also for one short sequence on a CPU; keys of Conv3d.
+    """A 3-D convolution that is computed on a CPU in the way that is fastest there; keys of Conv3d.
 
-    Torch takes a batch of one that has few values through matrix products of its own, where they are five times as
-    slow.
+    One short sequence that is left to torch goes to oneDNN too: torch takes a batch of one that has few values through
+    matrix products of its own, where they are five times as slow.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, c_in, s, h, w] -> [n, c_out, s', h', w']."""
+        y = convolved(self, x)
+        if y is not None:
+            return y
         padding = self.padding
         if isinstance(padding, str) or not self._hands_over(x):
             return super().forward(x)
@@ -110,9 +134,7 @@ class FocalConv2d(nn.Module):
     ) -> None:
         super().__init__()
         self.halving = halving
-        self.conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False, **kwargs
-        )
+        self.conv = Conv2d(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, c_in, h, w] -> [n, c_out, h', w'].

@@ -13,9 +13,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from opengait.modeling.modules.convolutions import Conv3x3
 from opengait.modeling.modules.frames import SetBlockWrapper
 from opengait.modeling.modules.temporal import SequenceConv3d
-from opengait.modeling.modules.winograd import Conv3x3
 
 
 class BasicBlock2D(nn.Module):
