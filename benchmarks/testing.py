@@ -1,9 +1,10 @@
 """Embedding a test set of sequences of 20 to 120 frames: ours against one sequence a step.
 
-Ours: a loader's worker reads uint8 frames, batches under the frame budget (ragged where the network looks at frames one
-by one), embedded as a test does it. The plain form: the plain networks, one sequence a step, float frames made in the
-main process from pickles. Same weights, and the embeddings are compared. The sequences are dealt into three shares that
-both forms take in turn, and the medians of the three count.
+Ours: uint8 frames, batches under the frame budget (ragged where the network looks at frames one by one), embedded as a
+test does it; a loader's worker reads them where a GPU computes, and nobody else where all cores do. The plain form: the
+plain networks, one sequence a step, float frames made in the main process from pickles. Same weights, and the
+embeddings are compared. The sequences are dealt into three shares that both forms take in turn, and the medians of the
+three count.
 
 Run from the project's root: `python benchmarks/testing.py`; `--sequences 500` is the long form.
 """
@@ -145,13 +146,14 @@ def main() -> None:
     options.add_argument("--only", choices=sorted(TARGETS), action="append", help="one network; repeatable")
     options.add_argument("--sequences", type=int, default=40)
     options.add_argument("--shares", type=int, default=3)
-    options.add_argument("--workers", type=int, default=1)
+    options.add_argument("--workers", type=int, help="default 1 for a GPU, 0 for a CPU")
     options.add_argument("--device", default="cpu")
     options.add_argument("--json", type=Path)
     given = options.parse_args()
     device = torch.device(given.device)
     with tempfile.TemporaryDirectory() as name:
-        data_cfg = write(Path(name), given.sequences, given.shares) | {"num_workers": given.workers}
+        workers = int(device.type != "cpu") if given.workers is None else given.workers
+        data_cfg = write(Path(name), given.sequences, given.shares) | {"num_workers": workers}
         rows = [measure(network, data_cfg, device, given.shares) for network in given.only or TARGETS]
     print(", ".join(f"{key} {value}" for key, value in machine(device).items()))
     print(table(rows))
