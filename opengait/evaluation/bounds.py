@@ -97,7 +97,7 @@ class Narrowness:
     a fifth more time, which embeddings that set subjects apart do not need."""
 
     def __init__(self) -> None:
-        self._narrow = False
+        self._narrow = True
 
     def channels(self, all_of_them: int) -> int:
         """To sum up at once, of so many."""

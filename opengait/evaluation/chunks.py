@@ -21,10 +21,10 @@ from opengait.evaluation.exchange import Exchange
 IntArray = NDArray[np.int64]
 # What ranking holds for each pair of a block: two bounds and a sum over some parts, two products, and bin numbers.
 BYTES_PER_PAIR = 44
-# On a CPU the passes over a block are fastest where it stays in the caches, the products where it is large.
-_CACHED_PAIRS = 1 << 19
+# On a CPU the passes over a block are fastest where it stays in the caches.
+_CACHED_PAIRS = 1 << 18
 # So many probes at a time make the preparation of the gallery a tenth of the work; more take memory and save little.
-_PROBES = 1024
+_PROBES = 768
 # Where more pairs than this share need their exact distance, products in double precision are the cheaper way.
 DENSE = 1 / 48
 
